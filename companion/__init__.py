@@ -1,0 +1,1 @@
+"""The fraud-scoring system that the fifty answers talk about."""

@@ -1,0 +1,85 @@
+"""What every exercise keeps: right ways pass, mistakes meet their own hint, nothing is spoilt."""
+
+import dataclasses
+import json
+
+import pytest
+
+from companion.study.checking import Outcome, examine, run_check
+from companion.study.exercise import Stage
+from companion.study.sandbox import Limits
+
+SEEDS = (1, 20, 300)
+
+
+def stub_of(workbook, answer, exercise):
+    """What the untouched notebook hands to the checker."""
+    cells = json.loads(workbook.notebook(answer.stem).read_text(encoding="utf-8"))["cells"]
+    source = next("".join(cell["source"]) for cell in cells if cell["id"] == "exercise")
+    defined = {"__name__": "__main__"}
+    exec(compile(source, "exercise", "exec"), defined)
+    return defined[exercise.name]
+
+
+def test_the_stub_is_not_attempted(workbook, answer, exercise):
+    told = examine(exercise, stub_of(workbook, answer, exercise))
+    assert told.outcome is Outcome.NOT_ATTEMPTED, told
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_solution_passes(exercise, seed):
+    told = examine(exercise, exercise.solution_attempt, seed=seed)
+    assert told.outcome is Outcome.PASSED, told
+
+
+def test_there_is_another_way_and_it_passes_too(exercise):
+    assert exercise.other_ways
+    for attempt in exercise.other_ways:
+        told = examine(exercise, attempt, seed=SEEDS[0])
+        assert told.outcome is Outcome.PASSED, told
+
+
+def test_every_wrong_attempt_fails_with_its_own_hint(exercise):
+    assert len(exercise.wrong_attempts) >= 3
+    for wrong in exercise.wrong_attempts:
+        for seed in SEEDS[:2]:
+            told = examine(exercise, wrong.attempt, seed=seed)
+            assert told.outcome in (Outcome.FAILED, Outcome.RAISED), wrong.name
+            assert told.hint == wrong.hint, (wrong.name, told)
+
+
+def test_every_check_can_be_failed_by_some_wrong_attempt(exercise):
+    for check in exercise.checks:
+        assert any(
+            run_check(check, wrong.attempt, seed=SEEDS[0]) for wrong in exercise.wrong_attempts
+        ), f"no wrong attempt fails {check.name}"
+
+
+def test_hints_grow_and_each_is_used(exercise):
+    used = {check.hint for check in exercise.checks}
+    used |= {wrong.hint for wrong in exercise.wrong_attempts} | {"start"}
+    assert set(exercise.hints) == used
+    assert all(len(levels) >= 2 for levels in exercise.hints.values())
+
+
+def test_checks_begin_with_the_type(exercise):
+    assert exercise.checks[0].stage is Stage.TYPE
+
+
+def test_an_endless_attempt_ends_within_its_limit(exercise):
+    def loops_for_ever(*args, **kwargs):
+        while True:
+            pass
+
+    first = dataclasses.replace(exercise.checks[0], limits=Limits(seconds=0.5))
+    shortfall = run_check(first, loops_for_ever, seed=1)
+    assert shortfall is not None
+    assert shortfall.ran.stopped == "stopped after its limit of 0.5 s"
+
+
+def test_the_solution_is_not_in_the_notebook(workbook, answer, exercise):
+    notebook = workbook.notebook(answer.stem).read_text(encoding="utf-8")
+    lines = [line.strip() for line in exercise.solution_source.splitlines()]
+    telling = [line for line in lines if len(line) > 30 and not line.startswith(("def ", "class "))]
+    shown = [line for line in telling if json.dumps(line)[1:-1] in notebook]
+    assert len(shown) <= len(telling) / 2, shown
