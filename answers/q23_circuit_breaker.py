@@ -18,6 +18,11 @@ exercise = Exercise(
             "Three states and one rule each: closed counts, open refuses until open_for has "
             "passed, half-open lets one call through and goes where its result points.",
         ),
+        "settings": (
+            "The class takes its settings by name, each with a default: the stub lists them.",
+            "Keep the stub's __init__ line as it is and store what you need on self; state starts "
+            'as "closed".',
+        ),
         "pass-through": (
             "The caller must not notice the breaker: same result, same exception, all arguments.",
             "Pass *args and **kwargs on, return what the function returned, and end the except "
@@ -105,6 +110,16 @@ def opened(attempt, clock, **settings):
     return breaker
 
 
+@exercise.check(Stage.TYPE, hint="settings")
+def it_takes_its_settings(attempt, case):
+    """CircuitBreaker takes its settings by name and starts closed"""
+    breaker = attempt(
+        failure_rate=0.3, min_calls=5, window=50, open_for=9.0, ignore=(), clock=FakeClock()
+    )
+    breaker.call(int)
+    case.equal(given="a new breaker, one success", expected="closed", got=breaker.state)
+
+
 @exercise.check(Stage.TYPE, hint="pass-through")
 def the_caller_sees_the_function(attempt, case):
     """call() hands back what the function returns, and raises what it raises"""
@@ -113,6 +128,13 @@ def the_caller_sees_the_function(attempt, case):
     got = breaker.call(lambda a, b=0: (a, b), number, b=7)
     case.equal(given=f"call(f, {number}, b=7)", expected=(number, 7), got=got)
     case.raises(DownError, lambda: breaker.call(fail), given="a function that raises DownError")
+
+
+@exercise.check(Stage.SHAPE, hint="count-a-rate")
+def it_opens(attempt, case):
+    """it opens when nothing but failures comes back"""
+    breaker = opened(attempt, FakeClock())
+    case.equal(given="ten failures in a row, min_calls=10", expected="open", got=breaker.state)
 
 
 @exercise.check(Stage.SHAPE, hint="clock")
@@ -505,6 +527,22 @@ class ReceivedPattern(CircuitBreaker):
         if failed is False and self.state == "closed":
             return
         super()._record(generation, failed)
+
+
+@exercise.wrong("settings")
+class TakesPositions(CircuitBreaker):
+    """Leaves out the settings that it does not use yet."""
+
+    def __init__(self, failures=5, seconds=60):
+        super().__init__(min_calls=failures, open_for=seconds)
+
+
+@exercise.wrong("count-a-rate")
+class NeverOpens(CircuitBreaker):
+    """Passes everything on and draws no conclusion."""
+
+    def _record(self, generation, failed):
+        return
 
 
 @exercise.wrong("count-a-rate")

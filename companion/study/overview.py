@@ -13,12 +13,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from companion.study.agenda import Place, places
+from companion.study.agenda import Place, next_question, places
 from companion.study.catalogue import LEVELS, PARTS, Catalogue, read_catalogue
-from companion.study.display import COLOURS, SIGNS, Shown, person_present
+from companion.study.display import COLOURS, SIGNS, Shown, person_present, show_note
 from companion.study.ledger import Answer
 from companion.study.progress import Progress, now
-from companion.study.recall import make_scheduler
+from companion.study.recall import make_scheduler, streak
 from companion.study.verdicts import Verdict
 from companion.study.workbook import Workbook
 
@@ -122,6 +122,29 @@ def show_map(
             filtered,
         )
     return filtered(**chosen)
+
+
+def show_next(
+    *,
+    workbook: Workbook | None = None,
+    progress: Progress | None = None,
+    person: bool | None = None,
+) -> Shown:
+    """Which question to study now, and for how many days in a row something was studied."""
+    present = person_present() if person is None else person
+    if not present:
+        return show_note("Next", "In JupyterLab this names the question that is due.")
+    catalogue = read_catalogue(workbook or Workbook.find())
+    log = progress or Progress()
+    events, at = log.events(), log.clock()
+    advice = next_question(places(catalogue, events, make_scheduler()), at)
+    days = f"Studied {streak(events, at.date())} days in a row."
+    if advice.place is None:
+        return show_note("Next", f"{advice.reason}. {days}")
+    entry = advice.place.entry
+    note = show_note(f"{entry.label} · {entry.title}", f"{advice.reason}. {days}")
+    link = f"<p><a href='{entry.stem}.ipynb'>Open {entry.label}</a></p>"
+    return Shown(note.html + link, note.text)
 
 
 def _map_table(all_places: Sequence[Place]) -> Shown:

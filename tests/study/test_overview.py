@@ -83,6 +83,19 @@ def test_a_learner_sees_dates_and_controls(workbook, tmp_path):
     assert "q07_other.ipynb" not in table.value
 
 
+def test_what_comes_next_is_named_with_its_reason(workbook, tmp_path):
+    log = Progress(tmp_path, clock=lambda: THEN)
+
+    def said():
+        return overview.show_next(workbook=workbook, progress=log, person=True).text
+
+    assert said().startswith("Q02 · Small question\n  not recalled yet. Studied 0 days")
+    log.record(2, Kind.RECALLED, rating="good", due="2026-01-07T00:00:00+00:00")
+    log.record(7, Kind.RECALLED, rating="good", due="2026-01-08T00:00:00+00:00")
+    assert "nothing is due; Q02 comes up on 2026-01-07. Studied 1 days" in said()
+    assert "In JupyterLab" in overview.show_next(workbook=workbook, person=False).text
+
+
 def test_the_scoreboard_can_be_shown(workbook):
     assert "4 claims run in 2 of 50 questions" in overview.show_scoreboard(workbook).text
 
