@@ -95,8 +95,9 @@ def suggested_rating(events: Sequence[Event]) -> tuple[str, str]:
     for event in events:
         since = [] if event.kind is Kind.RECALLED else [*since, event]
     hints = sum(event.kind is Kind.HINTED for event in since)
-    checks = [event.details.get("outcome") for event in since if event.kind is Kind.CHECKED]
-    misses = sum(outcome in ("failed", "raised") for outcome in checks)
+    outcomes = [event.details.get("outcome") for event in since if event.kind is Kind.CHECKED]
+    checks = [outcome for outcome in outcomes if outcome != "not attempted"]
+    misses = sum(outcome != "passed" for outcome in checks)
     seen = f"{len(checks)} checks, {hints} hints"
     if any(event.kind is Kind.SOLUTION_SHOWN for event in since):
         return "again", "you looked at the solution"

@@ -179,7 +179,7 @@ def test_the_rating_is_suggested_by_the_evidence(progress):
         return suggested_rating(progress.events())[0]
 
     passed, failed = {"outcome": "passed"}, {"outcome": "failed"}
-    assert suggestion() == "good"
+    assert suggestion((Kind.CHECKED, {"outcome": "not attempted"})) == "good"
     assert suggestion((Kind.CHECKED, passed)) == "easy"
     assert suggestion((Kind.HINTED, {})) == "hard"
     assert suggestion((Kind.SOLUTION_SHOWN, {})) == "again"

@@ -1,0 +1,38 @@
+"""Feature sets: immutable versions of them, named, checked when loaded, and never half written.
+
+`FeatureVersions` keeps the versions; `FeatureSet` and `VersionMeta` are what it gives back; the
+errors say by name what was wrong.
+"""
+
+from companion.features.errors import (
+    AliasNotFoundError,
+    CorruptVersionError,
+    FeatureVersionError,
+    InvalidFrameError,
+    InvalidVersionNameError,
+    NoVersionsError,
+    SchemaMismatchError,
+    StoreBusyError,
+    VersionExistsError,
+    VersionNotFoundError,
+)
+from companion.features.frames import schema_of
+from companion.features.metadata import VersionMeta
+from companion.features.versions import FeatureSet, FeatureVersions
+
+__all__ = [
+    "AliasNotFoundError",
+    "CorruptVersionError",
+    "FeatureSet",
+    "FeatureVersionError",
+    "FeatureVersions",
+    "InvalidFrameError",
+    "InvalidVersionNameError",
+    "NoVersionsError",
+    "SchemaMismatchError",
+    "StoreBusyError",
+    "VersionExistsError",
+    "VersionMeta",
+    "VersionNotFoundError",
+    "schema_of",
+]

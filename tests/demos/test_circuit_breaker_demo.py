@@ -1,0 +1,99 @@
+"""The circuit breaker demo, started as an instructor starts it and driven in a real browser."""
+
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+START_LIMIT = 60.0  # seconds; a machine that is busy may take most of them
+
+
+@pytest.fixture(scope="module")
+def address():
+    """What `companion demo circuit_breaker` prints for the instructor to open."""
+    demo = subprocess.Popen(
+        [str(Path(sys.executable).parent / "companion"), "demo", "circuit_breaker", "--no-browser"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = queue.Queue()
+    threading.Thread(target=lambda: [lines.put(line) for line in demo.stdout], daemon=True).start()
+    try:
+        printed = ""
+        while not (found := re.search(r"http://\S+", printed)):
+            printed += lines.get(timeout=START_LIMIT)
+        yield found[0]
+    finally:
+        demo.terminate()
+        demo.wait(30)
+
+
+@pytest.fixture
+def page(chromium, address):
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(START_LIMIT * 1000)
+    page.goto(address)
+    page.wait_for_selector("table.outage")
+    return page
+
+
+def figures(page):
+    """The table under the sliders: name → [into the outage, refused, open needlessly, served]."""
+    rows = page.locator("table.outage tr").all()[1:]
+    cells = [re.split(r"\s+", row.inner_text().replace(" s", "").strip()) for row in rows]
+    return {name: values for name, *values in cells}
+
+
+def move(page, label, key, times):
+    """Move a slider with the keyboard, as somebody with a presenter's remote would."""
+    slider = page.locator(".widget-hslider", has_text=label).locator(".noUi-handle")
+    slider.focus()
+    for _ in range(times):
+        slider.press(key)
+
+
+def settles(page, condition):
+    """Wait until the table fulfils `condition`; each movement of a slider is a simulation."""
+    deadline = time.monotonic() + START_LIMIT
+    while not condition(now := figures(page)):
+        assert time.monotonic() < deadline, now
+        page.wait_for_timeout(100)
+    return now
+
+
+def number(text):
+    return int(text.replace(",", "").rstrip("%"))
+
+
+def test_sliders_move_the_real_breakers(page):
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    before = figures(page)
+    assert number(before["ours"][0]) < number(before["received"][0])
+    assert number(before["received"][2]) > number(before["ours"][2])
+
+    move(page, "sporadic errors", "ArrowLeft", 2)
+    needless = number(before["received"][2])
+    calm = settles(page, lambda now: number(now["received"][2]) < needless / 2)
+
+    move(page, "probes in half-open", "ArrowRight", 5)
+    single_probes = number(calm["ours"][0])
+    settles(page, lambda now: number(now["ours"][0]) > single_probes)
+    assert not problems
+
+
+def test_it_fits_a_projector_and_speaks_to_screen_readers(page):
+    picture = page.locator("img[alt]").first
+    assert len(picture.get_attribute("alt").split()) > 10
+    box = picture.bounding_box()
+    assert box["y"] + box["height"] <= 900, "sliders, table and figure fit one screen"
+    size = page.locator("table.outage td").first.evaluate("e => getComputedStyle(e).fontSize")
+    assert float(size.rstrip("px")) >= 16
