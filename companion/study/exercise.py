@@ -128,6 +128,7 @@ class Exercise:
     wrong_attempts: list[WrongAttempt] = field(default_factory=list)
     other_ways: list[Any] = field(default_factory=list)
     _solution: Any = None
+    _solution_parts: list[Any] = field(default_factory=list)
 
     def check(
         self, stage: Stage, *, hint: str, limits: Limits | None = None
@@ -153,6 +154,11 @@ class Exercise:
         if self._solution is not None:
             raise ExerciseError("an exercise has one solution; register others with another_way")
         self._solution = thing
+        return thing
+
+    def part_of_solution(self, thing: Thing) -> Thing:
+        """Register a class or function that the solution stands on, to be shown above it."""
+        self._solution_parts.append(thing)
         return thing
 
     def another_way(self, thing: Thing) -> Thing:
@@ -183,11 +189,17 @@ class Exercise:
 
     @property
     def solution_source(self) -> str:
-        """The solution's code, without the decorator that registers it."""
-        source = textwrap.dedent(inspect.getsource(self.solution_attempt))
-        return "\n".join(
-            line for line in source.splitlines() if not line.startswith("@exercise.solution")
+        """The solution's code after its parts', without the decorators that register them."""
+        sources = map(inspect.getsource, [*self._solution_parts, self.solution_attempt])
+        shown = (
+            "\n".join(
+                line
+                for line in textwrap.dedent(source).splitlines()
+                if not line.startswith(("@exercise.solution", "@exercise.part_of_solution"))
+            )
+            for source in sources
         )
+        return "\n\n\n".join(shown)
 
     def _known(self, hint: str) -> None:
         if hint not in self.hints:

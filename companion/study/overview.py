@@ -25,6 +25,10 @@ from companion.study.workbook import Workbook
 BEGIN, END = "<!-- scoreboard -->", "<!-- /scoreboard -->"
 
 
+class MissingMarkersError(ValueError):
+    """The README lacks the comments between which the scoreboard stands."""
+
+
 def count_claims(answers: Sequence[Answer]) -> Counter[Verdict]:
     """Claims per verdict."""
     return Counter(claim.verdict for answer in answers for claim in answer.claims)
@@ -198,7 +202,7 @@ def _generated(workbook: Workbook) -> Mapping[Path, str]:
     before, begin, rest = _read(readme).partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"README.md has no {BEGIN} … {END}")
+        raise MissingMarkersError(f"README.md has no {BEGIN} … {END} for the scoreboard")
     files = {readme: f"{before}{BEGIN}\n{scoreboard_markdown(catalogue)}\n{END}{after}"}
     for answer in catalogue.answers.values():
         path = workbook.notebook(answer.stem)

@@ -118,6 +118,22 @@ def test_the_solutions_source_comes_without_its_decorator(exercise):
     assert exercise.solution_source.startswith("def add(a, b):")
 
 
+def test_the_solutions_parts_are_shown_above_it():
+    exercise = Exercise("f", hints={"start": ("?",)})
+
+    @exercise.part_of_solution
+    def double(x):
+        return 2 * x
+
+    @exercise.solution
+    def f(x):
+        return double(x) + 1
+
+    assert exercise.solution_source == (
+        "def double(x):\n    return 2 * x\n\n\ndef f(x):\n    return double(x) + 1"
+    )
+
+
 def test_exercises_that_are_defined_wrongly_are_refused():
     exercise = Exercise("f", hints={"start": ("?",)})
     with pytest.raises(ExerciseError, match="no hint is called 'nope'"):

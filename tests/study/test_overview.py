@@ -43,7 +43,7 @@ def test_the_title_has_the_question_and_the_way_on(workbook):
 
 def test_a_readme_without_its_markers_is_an_error(workbook):
     (workbook.root / "README.md").write_text("# Book\n")
-    with pytest.raises(ValueError, match="scoreboard"):
+    with pytest.raises(overview.MissingMarkersError, match="for the scoreboard"):
         overview.stale(workbook)
 
 

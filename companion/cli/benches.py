@@ -1,0 +1,52 @@
+"""Find and run the benchmarks: modules under `benchmarks/` with a `TITLE` and a `run()`.
+
+They stand outside the package, since they import incumbents that the companion never does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from companion.cli.errors import CommandError
+from companion.instruments.benchmark import Row
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark that has run."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+
+
+def known_benches(root: Path) -> list[str]:
+    """The names of the benchmarks of the checkout at `root`."""
+    paths = (root / "benchmarks").glob("*.py")
+    return sorted(path.stem for path in paths if not path.stem.startswith("_"))
+
+
+def choose_benches(names: list[str], root: Path) -> list[str]:
+    """The benchmarks to run: those named, or all.
+
+    Raises:
+        CommandError: a name is unknown; the message names those there are.
+    """
+    known = known_benches(root)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise CommandError(
+            f"There is no benchmark {', '.join(unknown)}; there are: {', '.join(known) or 'none'}."
+        )
+    return names or known
+
+
+def run_bench(name: str, root: Path) -> Bench:
+    """Import the benchmark `name` and run it."""
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    module = importlib.import_module(f"benchmarks.{name}")
+    return Bench(name, module.TITLE, tuple(module.run()))
