@@ -22,7 +22,7 @@ from companion.study.doctor import CHROMIUMS, find_program
 from companion.study.workbook import Workbook
 
 PLACE = Path("fixtures", "picture.png")
-WIDTH, HEIGHT, SHARPNESS = 1000, 760, 1.5
+WIDTH, HEIGHT, SHARPNESS = 1000, 706, 1.5
 # As root and without a screen; and quiet, since nothing here is to be fetched from anywhere.
 CHROMIUM_OPTIONS = (
     "--no-sandbox",

@@ -34,7 +34,7 @@ def test_the_picture_is_a_png_of_the_promised_size(workbook):
     assert made == workbook.root / "fixtures" / "picture.png"
     head = made.read_bytes()[:24]
     assert head.startswith(b"\x89PNG")
-    assert struct.unpack(">II", head[16:]) == (1500, 1140)
+    assert struct.unpack(">II", head[16:]) == (1500, 1059)
 
 
 def test_a_notebook_without_a_figure_is_no_picture(workbook):

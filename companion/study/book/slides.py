@@ -104,6 +104,10 @@ def _make_room(cell: Tag) -> None:
     if _name(cell) in ONLY_DISPLAYING:
         source.decompose()
     elif cell.find("figure"):
+        for part in source.select("details > summary"):
+            part.decompose()
+        for part in source.select("details"):
+            part.unwrap()
         folded = Tag(name="details")
         summary = Tag(name="summary")
         summary.string = "the code of this figure"
