@@ -23,7 +23,8 @@ h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
-th { font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; }
+td.n, th.n { text-align: right; padding-right: 2rem; font-variant-numeric: tabular-nums; }
 .failed { color: var(--bad); font-weight: 600; } .passed { color: var(--good); }
 .skipped-unchanged { opacity: .65; } .note { opacity: .75; font-size: .9rem; }
 code, pre { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
@@ -86,7 +87,7 @@ def _row(outcome: Outcome, root: Path) -> str:
     return (
         f"<tr><td>{link}{notes}</td>"
         f'<td class="{outcome.state}">{escape(outcome.state.replace("-", ", "))}</td>'
-        f'<td class="n">{outcome.seconds:.1f}</td>'
+        f'<td class="n">{f"{outcome.seconds:.1f}" if outcome.seconds else ""}</td>'
         f"<td>{f'<code>{escape(slowest)}</code>' if slowest else ''}</td>"
         f'<td class="n">{f"{outcome.slowest_seconds:.1f}" if slowest else ""}</td></tr>\n'
     )
