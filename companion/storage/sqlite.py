@@ -5,10 +5,11 @@ Four decisions, each against a way in which it is usually opened:
 - **Write-ahead log.** Readers and the one writer do not block each other. The `-wal` file beside
   the database *holds committed rows*: it is data, never a lock file, and nothing here deletes
   one.
-- **`BEGIN IMMEDIATE`.** Python's default is a deferred transaction, which reads first and asks
-  for the write lock later. If somebody wrote in between, SQLite must refuse at once, *whatever
-  the busy timeout*, since waiting cannot make the old snapshot new. Asking first turns that error
-  into a wait.
+- **`BEGIN IMMEDIATE`.** A plain `BEGIN` reads first and asks for the write lock later. If somebody
+  wrote in between, SQLite must refuse at once, *whatever the busy timeout*, since waiting cannot
+  make the old snapshot new. Asking first turns that error into a wait. (Python's own default is
+  worse: it begins at the first write, so the read before it stands outside the transaction and
+  the update of somebody else is lost without an error.)
 - **A busy timeout**, so that the wait has an end and the end has a name (`DatabaseBusyError`).
 - **`synchronous=FULL`.** With WAL the usual advice is NORMAL, which never corrupts but may forget
   the last commits after a power cut. What this room stores was promised to somebody, so every
