@@ -12,11 +12,13 @@ the code, and memory is not limited.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import os
 import pickle
 import select
 import signal
+import struct
 import sys
 import threading
 import time
@@ -28,6 +30,7 @@ from typing import Any
 
 import psutil
 
+LENGTH = struct.Struct("!Q")
 PRINTED_LIMIT = 2_000  # characters of the attempt's own output that are kept
 
 
@@ -76,7 +79,7 @@ def run_limited(function: Callable[[], Any], limits: Limits) -> Ran:
         _child(function, limits, writer)
     os.close(writer)
     try:
-        data, in_time = _read_until(reader, time.monotonic() + limits.seconds)
+        data, in_time = _receive(reader, time.monotonic() + limits.seconds)
     finally:
         os.close(reader)
         with contextlib.suppress(ProcessLookupError):
@@ -95,6 +98,7 @@ def run_limited(function: Callable[[], Any], limits: Limits) -> Ran:
 def _child(function: Callable[[], Any], limits: Limits, writer: int) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.disable()  # a crash is told in a sentence, not dumped into the notebook
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
@@ -112,7 +116,7 @@ def _child(function: Callable[[], Any], limits: Limits, writer: int) -> None:
         except Exception as error:  # noqa: BLE001  a result may refuse in any way it likes
             data = pickle.dumps(Ran(error=f"result cannot be sent back: {error}"))
         with os.fdopen(writer, "wb") as pipe:
-            pipe.write(data)
+            pipe.write(LENGTH.pack(len(data)) + data)
     finally:
         os._exit(0)  # never run the kernel's exit handlers a second time
 
@@ -133,16 +137,24 @@ def _observed(function: Callable[[], Any], limits: Limits) -> Ran:
     return Ran(**{**vars(ran), "printed": printed.getvalue()[-PRINTED_LIMIT:]})
 
 
-def _read_until(reader: int, deadline: float) -> tuple[bytes, bool]:
-    """All bytes up to the end of the pipe, and whether the end came before the deadline."""
+def _receive(reader: int, deadline: float) -> tuple[bytes, bool]:
+    """The message behind its length, and whether it or the end of the pipe came in time.
+
+    The length says when the message is whole. The end of the pipe would not: a process that the
+    attempt left behind holds the pipe open.
+    """
     received = bytearray()
     while (left := deadline - time.monotonic()) > 0:
         if select.select([reader], [], [], left)[0]:
             chunk = os.read(reader, 2**16)
-            if not chunk:
-                return bytes(received), True
             received += chunk
-    return bytes(received), False
+            head = received[: LENGTH.size]
+            is_whole = (
+                len(head) == LENGTH.size and len(received) - LENGTH.size == LENGTH.unpack(head)[0]
+            )
+            if is_whole or not chunk:  # a message that broke off is none
+                return bytes(received[LENGTH.size :]) if is_whole else b"", True
+    return b"", False
 
 
 def _cause_of_death(status: int) -> str:

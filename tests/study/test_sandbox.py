@@ -93,7 +93,9 @@ def test_what_the_attempt_started_is_ended_with_it(tmp_path):
             os._exit(0)
         mark.write_text(str(pid))
 
-    run_limited(starts_a_process, LONG)
+    began = time.monotonic()
+    assert run_limited(starts_a_process, LONG).stopped == ""
+    assert time.monotonic() - began < LONG.seconds / 2, "it was not waited for"
     orphan = int(mark.read_text())
     for _ in range(100):
         if not _alive(orphan):
@@ -114,7 +116,7 @@ def test_an_interrupt_while_waiting_ends_the_attempt(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sandbox, "_read_until", interrupted)
+    monkeypatch.setattr(sandbox, "_receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_limited(lambda: time.sleep(60), LONG)
 
