@@ -1,6 +1,8 @@
 """A question as a notebook uses it, with and without a person before the kernel."""
 
 import asyncio
+import subprocess
+import sys
 import warnings
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -9,7 +11,7 @@ import pytest
 
 from companion.study import display, widgets
 from companion.study.progress import Kind, Progress
-from companion.study.question import SpokenAnswerError, open_question, question
+from companion.study.questions import SpokenAnswerError, open_question, question
 from companion.study.recall import UnknownRatingError
 from companion.study.verdicts import VerdictMismatchError, found
 
@@ -203,3 +205,25 @@ def test_question_opens_from_this_workbook_and_shows_its_heading(monkeypatch, ca
     assert opened.answer.slug == "circuit_breaker"
     assert repr(opened) == "<Q23 Circuit breaker>"
     assert "Q23 · Circuit breaker" in capsys.readouterr().out
+
+
+def test_starting_a_kernel_does_not_import_the_classroom():
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, companion.study.kernels.provisioner\n"
+            "print([name for name in ('numpy', 'pydantic', 'fsrs') if name in sys.modules])",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "[]\n"
+
+
+def test_a_name_that_the_classroom_lacks_is_an_attribute_error():
+    import companion.study
+
+    with pytest.raises(AttributeError, match="no attribute 'answer'"):
+        _ = companion.study.answer
