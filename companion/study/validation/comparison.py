@@ -57,16 +57,14 @@ class Comparison:
         kind, stored, new = self._mismatch or ("fields", _joined(cell.outputs), _joined(found))
         return Difference(name, kind, stored, new)
 
-    def same(
-        self, found: Sequence[Any], stored: Sequence[Any], uncompared: Sequence[str] = UNCOMPARED
-    ) -> bool:
+    def same(self, found: Sequence[Any], stored: Sequence[Any]) -> bool:
         """Whether two lists of outputs are the same to nbval."""
         self._mismatch = None
         return bool(
             self.compare_outputs(
                 plugin.coalesce_streams(copy.deepcopy(list(found))),
                 plugin.coalesce_streams(copy.deepcopy(list(stored))),
-                skip_compare=tuple(uncompared),
+                skip_compare=UNCOMPARED,
             )
         )
 

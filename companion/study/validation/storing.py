@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbval import plugin
 
-from companion.study.validation.comparison import PICTURES, UNCOMPARED, Comparison
+from companion.study.validation.comparison import PICTURES, Comparison
 from companion.study.validation.engine import SKIP_TAG
 from companion.study.validation.fingerprint import write_atomically
 
@@ -25,14 +26,14 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 def with_outputs(original: Any, executed: Any, comparison: Comparison) -> Any:
     """A copy of ``original`` with the outputs of ``executed``, cell by cell, and no noise."""
     node = copy.deepcopy(original)
-    compared = tuple(kind for kind in UNCOMPARED if kind not in PICTURES)
     count = 0
     for cell, run in zip(node.cells, executed.cells, strict=True):
         _drop(cell.metadata, CELL_NOISE)
         if cell.cell_type != "code" or SKIP_TAG in run.metadata.get("tags", ()):
             continue
-        outputs = [_without_widget(output) for output in run.outputs]
-        if cell.execution_count is None or not comparison.same(outputs, cell.outputs, compared):
+        outputs = _joined([_without_widget(output) for output in run.outputs])
+        cell.outputs = _joined(cell.outputs)
+        if cell.execution_count is None or not _same(outputs, cell.outputs, comparison):
             cell.outputs = outputs
         count += bool(cell.source.strip())
         cell.execution_count = count if cell.source.strip() else None
@@ -51,6 +52,20 @@ def store(path: Path, node: Any) -> None:
     text = text if text.endswith("\n") else text + "\n"
     if path.read_text(encoding="utf-8") != text:
         write_atomically(path, text)
+
+
+def _same(new: list[Any], stored: list[Any], comparison: Comparison) -> bool:
+    """Whether nothing changed. Pictures are compared as they are: sanitising rules are for text."""
+    return comparison.same(new, stored) and _pictures(new) == _pictures(stored)
+
+
+def _pictures(outputs: list[Any]) -> list[Any]:
+    return [output.get("data", {}).get(kind) for output in outputs for kind in PICTURES]
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Each stream in one piece; how a kernel cut it up depends on timing."""
+    return list(plugin.coalesce_streams(outputs))
 
 
 def _drop(metadata: Any, names: tuple[str, ...]) -> None:
