@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+MOST_WORKERS = 4  # each holds the libraries, so memory is what more of them would cost
+
 
 def run_tests(
     context: typer.Context,
@@ -17,7 +19,9 @@ def run_tests(
     """Run every test; what follows the options goes to pytest."""
     from companion.study.workbook import Workbook
 
-    command = [sys.executable, "-m", "pytest"]
+    # Whole files go to a worker: the notebooks are run once for all tests that look at them.
+    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    command = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", "--dist=loadfile"]
     if coverage:
         command += ["--cov", "--cov-report=term-missing:skip-covered", "--cov-fail-under=90"]
     os.chdir(Workbook.find().root)
