@@ -115,9 +115,18 @@ def _named_demo(folder: Path, name: str) -> Path:
 
 
 def _settings(root: Path) -> dict[str, str]:
-    """The environment that puts jupyter_config/ before the person's own Jupyter settings."""
-    paths = [str(root / "jupyter_config"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
-    return {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
+    """The environment that puts our configuration and our commands before the person's own.
+
+    With the commands, a terminal in JupyterLab knows `companion`.
+    """
+
+    def before(own: Path, name: str) -> str:
+        return os.pathsep.join(filter(None, [str(own), os.environ.get(name, "")]))
+
+    return {
+        "JUPYTER_CONFIG_PATH": before(root / "jupyter_config", "JUPYTER_CONFIG_PATH"),
+        "PATH": before(Path(sys.executable).parent, "PATH"),
+    }
 
 
 def _workspaces() -> Path:

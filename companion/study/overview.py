@@ -16,7 +16,7 @@ from typing import Any
 from companion.study.agenda import Place, next_question, places
 from companion.study.catalogue import LEVELS, PARTS, Catalogue, read_catalogue
 from companion.study.display import COLOURS, SIGNS, Shown, person_present, show_note
-from companion.study.ledger import Answer
+from companion.study.ledger import Answer, Entry
 from companion.study.progress import Progress, now
 from companion.study.recall import make_scheduler, streak
 from companion.study.verdicts import Verdict
@@ -35,24 +35,25 @@ def count_claims(answers: Sequence[Answer]) -> Counter[Verdict]:
 
 
 def scoreboard_markdown(catalogue: Catalogue) -> str:
-    """Claims per verdict, one line per written question and one for all."""
-    answers = list(catalogue.answers.values())
+    """Claims per verdict, one line per part and one for all; each written question is linked."""
     heads = [f"{SIGNS[verdict]} {verdict.phrase}" for verdict in Verdict]
     lines = [
-        "| question | claims run | " + " | ".join(heads) + " |",
-        "|---|" + "---:|" * (len(heads) + 1),
+        "| part | written | claims | " + " | ".join(heads) + " |",
+        "|---|---|" + "---:|" * (len(heads) + 1),
     ]
-    for answer in answers:
-        link = f"[{answer.label} · {answer.title}](notebooks/{answer.stem}.ipynb)"
-        lines.append(_score_line(link, [answer]))
-    lines.append(_score_line(f"**{len(answers)} of 50 questions**", answers))
+    for part, name in PARTS.items():
+        lines.append(_score_line(name, [e for e in catalogue.entries.values() if e.part == part]))
+    lines.append(_score_line("**all**", list(catalogue.entries.values()), links=False))
     return "\n".join(lines)
 
 
-def _score_line(name: str, answers: Sequence[Answer]) -> str:
+def _score_line(name: str, entries: Sequence[Entry], *, links: bool = True) -> str:
+    answers = [entry for entry in entries if isinstance(entry, Answer)]
     counts = count_claims(answers)
+    linked = " ".join(f"[{a.label}](notebooks/{a.stem}.ipynb)" for a in answers) if links else ""
+    written = f"{len(answers)} of {len(entries)}{': ' + linked if linked else ''}"
     cells = [str(counts[verdict] or "·") for verdict in Verdict]
-    return f"| {name} | {counts.total()} | {' | '.join(cells)} |"
+    return f"| {name} | {written} | {counts.total()} | {' | '.join(cells)} |"
 
 
 def title_markdown(answer: Answer, catalogue: Catalogue) -> str:

@@ -27,7 +27,9 @@ def test_writing_brings_everything_up_to_date_once(workbook):
 def test_the_scoreboard_counts_claims_by_verdict(workbook):
     overview.write(workbook)
     readme = (workbook.root / "README.md").read_text()
-    assert "| **2 of 50 questions** | 4 | 2 | 2 | · | · | · |" in readme
+    links = "[Q02](notebooks/q02_small.ipynb) [Q07](notebooks/q07_other.ipynb)"
+    assert f"| Foundation | 2 of 3: {links} | 4 | 2 | 2 | · | · | · |" in readme
+    assert "| **all** | 2 of 3 | 4 | 2 | 2 | · | · | · |" in readme
     assert readme.startswith("# Book")
     assert readme.endswith("end\n")
 
