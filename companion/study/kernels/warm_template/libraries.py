@@ -48,6 +48,7 @@ PRELOADED = (
     "torch",
     "torch.nn.functional",
     "torch.utils.data",
+    "torch._dynamo",  # the first optimizer of a process imports it
     "skorch",
     "optuna",
     "shap",
