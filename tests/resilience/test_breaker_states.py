@@ -604,7 +604,6 @@ async def awaits(transition: Transition) -> None: ...
         ({"ignore": ("KeyError",)}, "ignore"),
         ({"listeners": [awaits]}, "listeners"),
     ],
-    ids=str,
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_name(
     settings: dict[str, object], names: str
