@@ -1,6 +1,7 @@
 """A workbook of two questions in a temporary folder."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,10 @@ def workbook(tmp_path):
     )
     (root / "README.md").write_text("# Book\n<!-- scoreboard -->\nold\n<!-- /scoreboard -->\nend\n")
     return Workbook(root)
+
+
+@pytest.fixture
+def short_folder():
+    """A private folder with a short path: the address of a Unix socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="run-") as name:
+        yield Path(name)

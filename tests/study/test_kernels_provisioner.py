@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,11 +52,12 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("run")
-    yield folder
-    for pid in template_pids(folder):
-        os.kill(pid, signal.SIGTERM)
+def runtime() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="run-") as name:
+        folder = Path(name)
+        yield folder
+        for pid in template_pids(folder):
+            os.kill(pid, signal.SIGTERM)
 
 
 @pytest.fixture(autouse=True)

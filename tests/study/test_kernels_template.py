@@ -41,9 +41,8 @@ def gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "run"
-    folder.mkdir(mode=0o700)
+def runtime(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = short_folder
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setenv("COMPANION_WARM_LIBRARIES", "json")
     monkeypatch.setenv("COMPANION_WARM_IDLE", "30")
