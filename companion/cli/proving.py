@@ -67,7 +67,9 @@ def validate(
         list[str] | None, typer.Argument(help="Notebooks, as in q23 or q23_circuit_breaker.")
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Also what has not changed since it passed.")] = False,
-    jobs: Annotated[int, typer.Option(help="Kernels at a time.")] = 2,
+    jobs: Annotated[
+        int, typer.Option(help="Kernels at a time; small notebooks gain from more.")
+    ] = 2,
     shard: Annotated[str | None, typer.Option(help="One of N equal parts: I/N.")] = None,
     parameters: Annotated[
         list[str] | None, typer.Option(help="Run with another value: seed=7. May be repeated.")
