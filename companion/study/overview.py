@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from companion.study.agenda import Place, next_question, places
+from companion.study.atomic import write_atomically
 from companion.study.catalogue import LEVELS, PARTS, Catalogue, read_catalogue
 from companion.study.display import COLOURS, SIGNS, Shown, person_present, show_note
 from companion.study.ledger import Answer, Entry
@@ -191,7 +192,7 @@ def write(workbook: Workbook) -> list[str]:
     changed = []
     for path, text in _generated(workbook).items():
         if _read(path) != text:
-            path.write_text(text, encoding="utf-8")
+            write_atomically(path, text)
             changed.append(path.name)
     return changed
 

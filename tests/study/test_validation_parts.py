@@ -12,6 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from rich.console import Console
 
+from companion.study.atomic import write_atomically
 from companion.study.validation import (
     Difference,
     Outcome,
@@ -27,7 +28,6 @@ from companion.study.validation.fingerprint import (
     PassedRuns,
     fingerprint,
     shared_fingerprint,
-    write_atomically,
 )
 from companion.study.validation.report import DIFF_LINES, page
 from companion.study.validation.selection import (

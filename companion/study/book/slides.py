@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 
+from companion.study.atomic import write_atomically
 from companion.study.book.contents import BookError, title_of
 from companion.study.book.rendering import HEADINGS, TEMPLATES, Renderer, templates
 from companion.study.workbook import Workbook
@@ -59,11 +60,8 @@ def build_slides(workbook: Workbook, name: str, target: Path) -> Path:
             title=title_of(path), style=style, script=_read("slides.js"), slides=slides_in(soup)
         )
     )
-    target.mkdir(parents=True, exist_ok=True)
     file = target / f"{path.stem}.html"
-    part = file.with_suffix(".part")
-    part.write_text(html, encoding="utf-8")
-    part.replace(file)
+    write_atomically(file, html)
     return file
 
 

@@ -8,13 +8,13 @@ ipykernel's own spec, debugger and encryption included, with one entry more.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ipykernel.kernelspec import get_kernel_dict
+
+from companion.study.atomic import write_atomically
 
 PROVISIONER = "companion-warm"
 LOCATION = Path("share", "jupyter", "kernels", "python3", "kernel.json")
@@ -50,18 +50,7 @@ def install_kernelspec(prefix: Path) -> Path:
     content = json.dumps(warm_spec(), indent=1) + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") == content:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=".kernel-", suffix=".json")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(fresh, 0o644)
-        os.replace(fresh, path)
-    except BaseException:
-        os.unlink(fresh)
-        raise
+    write_atomically(path, content)
     return path
 
 

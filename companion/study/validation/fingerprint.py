@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from companion.study.atomic import write_atomically
 
 SANITIZE = Path("jupyter_config", "nbval_sanitize.cfg")
 
@@ -63,23 +64,6 @@ class PassedRuns:
         name = f"{notebook.resolve()}\0{_canonical(parameters)}"
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / f"{notebook.stem}-{digest[:16]}.passed"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Put ``text`` at ``path`` as a whole or not at all, keeping the mode of a file it replaces."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(fresh, mode)
-        os.replace(fresh, path)
-    except BaseException:
-        os.unlink(fresh)
-        raise
 
 
 def _canonical(parameters: Mapping[str, object]) -> str:

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from companion.study.atomic import write_atomically
 from companion.study.validation.fingerprint import (
     SANITIZE,
     PassedRuns,
     fingerprint,
     shared_fingerprint,
-    write_atomically,
 )
 from companion.study.validation.outcome import Difference, Outcome, Progress, ValidationError
 from companion.study.validation.report import page

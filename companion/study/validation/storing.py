@@ -14,9 +14,9 @@ from typing import Any
 import nbformat
 from nbval import plugin
 
+from companion.study.atomic import write_atomically
 from companion.study.validation.comparison import PICTURES, Comparison
 from companion.study.validation.engine import SKIP_TAG
-from companion.study.validation.fingerprint import write_atomically
 
 NOTEBOOK_NOISE = ("papermill", "widgets", "ExecuteTime", "signature")
 CELL_NOISE = ("papermill", "execution", "ExecuteTime")
