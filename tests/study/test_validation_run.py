@@ -354,7 +354,9 @@ def test_ctrl_c_shuts_every_kernel_down(root: Path, tmp_path: Path) -> None:
         write(root, f"q3{number}_sleeps", code("a", source))
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom companion.study.validation import validate\n"
+        "import signal\nfrom pathlib import Path\nfrom companion.study.validation import validate\n"
+        # Whoever runs tests in the background hands down an ignored SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"root = Path({str(root)!r})\n"
         "validate(sorted(root.glob('notebooks/*.ipynb')), root=root)\n"
     )
