@@ -19,9 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from companion.features import feature_matrix
 from companion.instruments.benchmark import Row, side_by_side
 from companion.serving import Model, ModelHolder
-from companion.transactions import feature_matrix, simulate
+from companion.transactions import simulate
 
 TITLE = "Load per request against load once"
 

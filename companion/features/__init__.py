@@ -4,6 +4,14 @@
 errors say by name what was wrong.
 """
 
+from companion.features.defaults import (
+    FEATURES,
+    available_features,
+    feature_matrix,
+    feature_table,
+    online_features,
+)
+from companion.features.definitions import WindowFeature
 from companion.features.errors import (
     AliasNotFoundError,
     CorruptVersionError,
@@ -18,14 +26,18 @@ from companion.features.errors import (
 )
 from companion.features.frames import schema_of
 from companion.features.metadata import VersionMeta
+from companion.features.store import FeatureStore, FeatureView
 from companion.features.versions import FeatureSet, FeatureVersions
 
 __all__ = [
+    "FEATURES",
     "AliasNotFoundError",
     "CorruptVersionError",
     "FeatureSet",
+    "FeatureStore",
     "FeatureVersionError",
     "FeatureVersions",
+    "FeatureView",
     "InvalidFrameError",
     "InvalidVersionNameError",
     "NoVersionsError",
@@ -34,5 +46,10 @@ __all__ = [
     "VersionExistsError",
     "VersionMeta",
     "VersionNotFoundError",
+    "WindowFeature",
+    "available_features",
+    "feature_matrix",
+    "feature_table",
+    "online_features",
     "schema_of",
 ]

@@ -26,12 +26,20 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import validate_data
 from skorch import NeuralNetClassifier
 
 from companion.models.labels import as_labels
 
 ClassWeight = Literal["balanced"] | Mapping[int, float] | None
+
+
+class DeviceUnavailableError(RuntimeError):
+    """`device` was asked for and PyTorch finds no such device here."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f'there is no device {device!r} here; device="cpu" works everywhere')
+        self.device = device
 
 
 class FraudMLP(torch.nn.Module):
@@ -59,16 +67,18 @@ class Float32(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Any table of finite numbers as a float32 array, whatever output scikit-learn is set to.
 
     A DataFrame would reach the module column by column, as keyword arguments, so this step answers
-    `set_output` by staying as it is. Raises `ValueError` for missing and infinite values.
+    `set_output` by staying as it is. Raises `ValueError` for missing and infinite values, and for
+    other columns than those it was fitted to.
     """
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Learn nothing; there is nothing to learn."""
+        """Learn the names and the number of the columns; nothing else is to be learned."""
+        validate_data(self, X, dtype=np.float32)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """`X` (rows × features) as float32."""
-        array: NDArray[np.float32] = check_array(X, dtype=np.float32)
+        array: NDArray[np.float32] = validate_data(self, X, dtype=np.float32, reset=False)
         return array
 
     def set_output(self, *, transform: str | None = None) -> Self:
@@ -144,17 +154,20 @@ def make_net(
     batch_size: int = 256,
     seed: int = 0,
     class_weight: ClassWeight = None,
+    device: str = "cpu",
 ) -> Pipeline:
     """A pipeline `scale` → `float32` → `net` that behaves as any scikit-learn classifier.
 
     It fits DataFrames and arrays of any number type, predicts probabilities (rows × 2, each row
     sums to 1), can be cloned, pickled, cross-validated and tuned (`net__lr`,
     `net__module__hidden`, …), trains on all rows that it is given, and gives the same model for
-    the same seed.
+    the same seed. `device` is `"cpu"`, `"cuda"` or `"cuda:1"` and so on; inputs and probabilities
+    stay NumPy arrays.
 
-    Raises `LabelError` when fitted to labels other than 0 and 1, `ValueError` for missing or
-    infinite features.
+    Raises `DeviceUnavailableError` for a device that is not there, `LabelError` when fitted to
+    labels other than 0 and 1, `ValueError` for missing or infinite features.
     """
+    _check_device(device)
     net = FraudNet(
         lr=lr,
         max_epochs=epochs,
@@ -163,8 +176,20 @@ def make_net(
         iterator_train__shuffle=True,
         seed=seed,
         class_weight=class_weight,
+        device=device,
     )
     return Pipeline([("scale", StandardScaler()), ("float32", Float32()), ("net", net)])
+
+
+def _check_device(device: str) -> None:
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceUnavailableError(device) from error
+    if wanted.type == "cpu":
+        return
+    if wanted.type != "cuda" or (wanted.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailableError(device)
 
 
 @contextmanager

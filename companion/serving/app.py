@@ -23,9 +23,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, create_model
 
+from companion.features import FEATURES
 from companion.serving.errors import ModelLoadError
 from companion.serving.holder import Model, ModelHolder
-from companion.transactions import FEATURES
 
 MODEL_PATH = "COMPANION_MODEL_PATH"
 MODEL_SHA256 = "COMPANION_MODEL_SHA256"

@@ -16,8 +16,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from companion.features import feature_matrix
 from companion.models import FraudMLP, FraudNet, LabelError, make_net, single_threaded
-from companion.transactions import feature_matrix, simulate
+from companion.transactions import simulate
 
 
 @pytest.fixture(scope="module", autouse=True)

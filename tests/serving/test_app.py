@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from companion.features import FEATURES, feature_matrix
 from companion.serving import ModelHolder
 from companion.serving.app import MODEL_PATH, MODEL_SHA256, create_app, load_once_app
-from companion.transactions import FEATURES, feature_matrix, simulate
+from companion.transactions import simulate
 
 ROW = dict.fromkeys(FEATURES, 0.5)
 
