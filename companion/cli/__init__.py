@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from companion.cli import proving, publishing, studying
+from companion.cli import proving, publishing, scoring, side, studying, tuning
 from companion.cli.errors import CommandError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-STUDY, PROVE, PUBLISH = "Study", "Prove", "Publish"
+STUDY, PROVE, PUBLISH, USE = "Study", "Prove", "Publish", "Use"
 PASSING_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app.command("lab", rich_help_panel=STUDY)(studying.lab)
@@ -35,10 +35,13 @@ app.command("test", rich_help_panel=PROVE, context_settings=PASSING_ON)(proving.
 app.command("validate", rich_help_panel=PROVE)(proving.validate)
 app.command("check", rich_help_panel=PROVE)(proving.check)
 app.command("bench", rich_help_panel=PROVE)(proving.bench)
+app.command("side", rich_help_panel=PROVE)(side.side)
 app.command("book", rich_help_panel=PUBLISH)(publishing.book)
 app.command("slides", rich_help_panel=PUBLISH)(publishing.slides)
 app.command("picture", rich_help_panel=PUBLISH)(publishing.picture)
 app.command("map", rich_help_panel=PUBLISH)(publishing.overview)
+app.command("score", rich_help_panel=USE)(scoring.score)
+app.command("tune", rich_help_panel=USE)(tuning.tune)
 
 
 def main() -> None:

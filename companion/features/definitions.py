@@ -125,6 +125,15 @@ class WindowFeature:
         return self.aggregate == "risk"
 
 
+def check_names(definitions: Sequence[WindowFeature]) -> None:
+    """Raise `DefinitionError` where two features have one name."""
+    seen: set[str] = set()
+    for feature in definitions:
+        if feature.name in seen:
+            raise DefinitionError(feature.name, "name", "is that of another feature too")
+        seen.add(feature.name)
+
+
 def window_features(
     entities: Sequence[str] = ("customer_id", "merchant_id"),
     days: Sequence[int] = (1, 7, 30),

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.features.definitions import MINUTE_US, WindowFeature
+from companion.features.definitions import MINUTE_US, WindowFeature, check_names
 from companion.features.history import Floats, History, Ints, lacking
 from companion.transactions import MissingColumnsError
 
@@ -31,6 +31,7 @@ def window_values(transactions: pd.DataFrame, definitions: Iterable[WindowFeatur
     transaction id), in whatever order they stand. Money comes out in the unit of its column.
 
     Raises:
+        DefinitionError: two definitions have one name.
         MissingColumnsError: naming all columns that lack.
         InvalidValuesError: a time, an id or a number is missing, or too large to be summed.
         ConflictingEventError: one transaction id with two contents.
@@ -46,6 +47,7 @@ def window_arrays(
     transactions: pd.DataFrame, definitions: Sequence[WindowFeature]
 ) -> dict[str, Floats]:
     """As `window_values`, but one array per name, which spares a copy."""
+    check_names(definitions)
     missing = lacking(list(transactions.columns), definitions)
     if missing:
         raise MissingColumnsError(missing)

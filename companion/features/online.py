@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.features.definitions import ID, MINUTE_US, TIME, WindowFeature
+from companion.features.definitions import ID, MINUTE_US, TIME, WindowFeature, check_names
 from companion.features.history import ConflictingEventError, InvalidValuesError
 from companion.transactions import MissingColumnsError
 
@@ -92,10 +92,12 @@ class OnlineWindows:
     """The state that serves `definitions`; one thread at a time may use it.
 
     Events may come late, twice, and in any order; so may reports of fraud, even before the event.
+    Raises `DefinitionError` where two definitions have one name.
     """
 
     def __init__(self, definitions: Iterable[WindowFeature]) -> None:
         self.definitions = tuple(definitions)
+        check_names(self.definitions)
         self._entities = tuple(dict.fromkeys(feature.entity for feature in self.definitions))
         # Dicts as sets that keep their order: what is added up, and which delays are told apart.
         self._sums: dict[Entity, dict[Sum, None]] = {entity: {} for entity in self._entities}

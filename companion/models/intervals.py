@@ -209,18 +209,19 @@ def _draws(
         codes = np.arange(len(labels))
     rng = np.random.default_rng(seed)
     draw = _draw_within_classes if stratified else _draw_clusters
-    return (_with_both_classes(labels, codes, draw, rng) for _ in range(resamples))
+    is_fraud = labels.astype(np.float64)  # once: a product of floats and integers is slow
+    return (_with_both_classes(is_fraud, codes, draw, rng) for _ in range(resamples))
 
 
 def _with_both_classes(
-    labels: Labels,
+    is_fraud: Floats,
     codes: NDArray[np.int64],
     draw: Callable[[NDArray[np.int64], Generator], Floats],
     rng: Generator,
 ) -> Floats:
     while True:
         weight = draw(codes, rng)
-        if 0 < weight @ labels < weight.sum():
+        if 0 < weight @ is_fraud < weight.sum():
             return weight
 
 

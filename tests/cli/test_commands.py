@@ -22,8 +22,9 @@ from companion.study.workbook import Workbook
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("lab", "next", "demo", "doctor", "kernel"),
-    *("test", "validate", "check", "bench"),
+    *("test", "validate", "check", "bench", "side"),
     *("book", "slides", "picture", "map"),
+    *("score", "tune"),
 )
 
 

@@ -1,5 +1,6 @@
 """A feature that makes no sense cannot be defined."""
 
+import pandas as pd
 import pytest
 
 from companion.features.definitions import (
@@ -8,6 +9,8 @@ from companion.features.definitions import (
     WindowFeature,
     window_features,
 )
+from companion.features.offline import window_values
+from companion.features.online import OnlineWindows
 
 COUNT = {"name": "n", "entity": ("customer_id",), "days": 1, "aggregate": "count"}
 RISK = {**COUNT, "aggregate": "risk", "label_delay_days": 7}
@@ -43,6 +46,14 @@ def test_a_feature_names_the_columns_that_it_is_made_of():
     assert pair.columns == ("time", "customer_id", "device_id", "amount")
     assert not pair.needs_labels
     assert WindowFeature(**RISK).needs_labels
+
+
+def test_two_features_of_one_name_are_refused_both_ways():
+    twice = [WindowFeature(**COUNT), WindowFeature(**{**COUNT, "days": 7})]
+    for take in (OnlineWindows, lambda features: window_values(pd.DataFrame(), features)):
+        with pytest.raises(DefinitionError) as caught:
+            take(twice)
+        assert (caught.value.name, caught.value.field) == ("n", "name")
 
 
 def test_lengths_are_whole_microseconds():

@@ -34,8 +34,8 @@ class ViewConflictError(FeatureStoreError, ValueError):
 
     def __init__(self, view: str, changed: Sequence[str]) -> None:
         super().__init__(
-            f"the view {view} is registered already, and differs in {', '.join(changed)}; a changed "
-            "view is a new version of it"
+            f"the view {view} is registered already, and differs in {', '.join(changed)}; a "
+            "changed view is a new version of it"
         )
         self.view = view
         self.changed = tuple(changed)

@@ -50,8 +50,8 @@ class History:
         self._folder = root / view.name / str(view.version)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._versions = FeatureVersions(self._folder / "rows")
-        self._frames: dict[str, pd.DataFrame] = {}
-        self._timeline: tuple[tuple[str, ...], Timeline] = ((), Timeline(view, _no_rows(view)))
+        self._loaded: tuple[list[str], pd.DataFrame] = ([], _no_rows(view))
+        self._timeline = Timeline(view, self._loaded[1])
         with self._locked():
             self._keep_definition()
 
@@ -69,21 +69,31 @@ class History:
         return Ingested(meta.version, len(new), len(rows) - len(new))
 
     def timeline(self) -> Timeline:
-        """All rows that are published now; kept in memory until there are more."""
-        names = tuple(meta.version for meta in reversed(self._versions.versions()))
-        known, timeline = self._timeline
-        if names != known:
-            for name in names:
-                if name not in self._frames:
-                    self._frames[name] = self._versions.load(name).frame
-            rows = pd.concat([self._frames[name] for name in names], ignore_index=True)
-            timeline = Timeline(self._view, rows)
-            self._timeline = (names, timeline)
+        """All rows that are published now; kept in memory until there are more.
+
+        Raises `CorruptVersionError` for a version that is not as it was saved.
+        """
+        rows = self._rows()
+        timeline = self._timeline
+        if timeline.rows is not rows:
+            timeline = self._timeline = Timeline(self._view, rows)
         return timeline
+
+    def _rows(self) -> pd.DataFrame:
+        names = [meta.version for meta in reversed(self._versions.versions())]
+        known, rows = self._loaded
+        if names != known:
+            # Versions never change and come in order, so what was loaded stays.
+            kept = [rows] if known and names[: len(known)] == known else []
+            new = names[len(known) :] if kept else names
+            frames = [*kept, *(self._versions.load(name).frame for name in new)]
+            rows = pd.concat(frames or [_no_rows(self._view)], ignore_index=True)
+            self._loaded = (names, rows)
+        return rows
 
     def _new_among(self, rows: pd.DataFrame) -> pd.DataFrame:
         view = self._view
-        there = self.timeline().rows
+        there = self._rows()
         if len(rows):
             event = view.event_time
             there = there[there[event].between(rows[event].min(), rows[event].max())]
