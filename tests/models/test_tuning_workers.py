@@ -3,10 +3,7 @@
 import multiprocessing
 import os
 import random
-import shutil
 import signal
-import tempfile
-from pathlib import Path
 
 import optuna
 import pytest
@@ -15,6 +12,7 @@ from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
 from companion.instruments import FakeClock
+from companion.instruments.postgresql_server import PostgresqlMissingError, postgresql_server
 from companion.models.tuning.errors import NoFiniteValueError
 from companion.models.tuning.sampling import SeededTPE
 from companion.models.tuning.search import open_study
@@ -31,12 +29,11 @@ ABOUT = {"what": "a bowl"}
 @pytest.fixture(scope="module")
 def postgresql():
     """The URL of a PostgreSQL server of our own."""
-    pgserver = pytest.importorskip("pgserver")
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # its socket lives there: the path is short
-    server = pgserver.get_server(folder / "data", cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with postgresql_server() as server:
+            yield server.url
+    except PostgresqlMissingError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
