@@ -118,9 +118,6 @@ class History:
         _refuse_conflicts(transactions, ids, row, event)
         return cls(transactions, row, event, time[row])
 
-    def __len__(self) -> int:
-        return len(self.row)
-
     def codes(self, entity: Sequence[str]) -> tuple[Ints, int]:
         """Each event's entity as a number from 0 up, and how many there are."""
         first, *others = entity
@@ -192,12 +189,12 @@ def _refuse_conflicts(transactions: pd.DataFrame, ids: Ints, row: Ints, event: I
     repeated, original = transactions.iloc[again], transactions.iloc[row[event[again]]]
     for column in transactions.columns:
         first, second = original[column].reset_index(drop=True), repeated[column]
-        differs = ~same(first, second.reset_index(drop=True))
+        differs = ~_same(first, second.reset_index(drop=True))
         if differs.any():
             raise ConflictingEventError(repeated[ID].iloc[int(np.argmax(differs))])
 
 
-def same(first: pd.Series[Any], second: pd.Series[Any]) -> Bools:
+def _same(first: pd.Series[Any], second: pd.Series[Any]) -> Bools:
     """Where two columns agree, missing values being equal to one another."""
     agree = (first == second) | (first.isna() & second.isna())
     return agree.to_numpy(dtype=bool)

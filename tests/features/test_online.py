@@ -91,6 +91,16 @@ def test_what_no_window_reaches_is_forgotten(state):
     assert len(state) == 0
 
 
+def test_the_last_microsecond_that_a_window_reaches_is_kept(state):
+    since = NOON + pd.Timedelta(days=37)  # 30 days of window and 7 of delay after NOON
+    state.observe(event(0, 0))
+    state.observe(event(1, 0, time=NOON + pd.Timedelta(microseconds=1)))
+    state.report(1, NOON + pd.Timedelta(days=1))
+    state.forget(since)
+    assert len(state) == 1
+    assert state.values(event(2, 0, time=since))["risk"] == 1.0
+
+
 def test_a_question_about_the_forgotten_past_is_refused(state):
     state.observe(event(0, 0))
     state.forget(NOON + pd.Timedelta(hours=5))

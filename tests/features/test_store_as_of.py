@@ -110,6 +110,11 @@ def test_an_unknown_key_is_missing(store):
     assert found[["mean", "spending_event_time", "spending_age"]].isna().all(axis=None)
 
 
+def test_before_its_first_row_a_key_is_missing_and_no_neighbours_value_is_taken(store):
+    store.ingest(VIEW, rows((1, 0, 0, 10), (2, 3, 3, 20), (3, 0, 0, 30)))
+    assert np.isnan(means(store, (1, 1), (2, 1), (3, 1))).tolist() == [False, True, False]
+
+
 def test_an_empty_history_knows_nothing(store):
     found = store.as_of(VIEW, asked((1, 1)))
     assert found[["mean", "spending_event_time", "spending_age"]].isna().all(axis=None)

@@ -138,7 +138,7 @@ def _causes(
             f"{spread:.3f}",
             "take the fraud class alone: values[..., column] or explain()",
         )
-        if np.ptp(probability >= 0.5):
+        if len(np.unique(probability >= 0.5)) > 1:
             return [*causes, averaged]
         labelled = Cause(
             "hard labels",
