@@ -46,6 +46,10 @@ exercise = Exercise(
             "np.ravel(expected_value) has one entry per class, or a single one; take the class's "
             "own where there are two.",
         ),
+        "column": (
+            'Fraud stands where `column` says, and labels such as "fraud" and "ok" put it first.',
+            "Use column wherever you wrote a 1: for the values and for the base.",
+        ),
         "mirror": (
             "Fraud is the first class here. Whose contributions does boosting give?",
             "Two dimensions speak of the second class, in log-odds: for the first, all signs turn, "
@@ -152,20 +156,35 @@ def contributions_do_not_vanish(attempt, case):
     )
 
 
+def off_by(attempt, rows, column):
+    """How far base + values miss the forest's probability, at most."""
+    values, base = attempt(tree("forest"), rows, column)
+    said = trained("forest").predict_proba(rows)[:, column]
+    return float(np.abs(base + values.sum(axis=1) - said).max())
+
+
 @exercise.check(Stage.VALUE, hint="base")
 def a_forest_adds_up(attempt, case):
-    """base + values is the forest's probability of fraud, whichever column fraud is"""
-    X, _ = table(case.rng, rows=12)
-    for column in (1, 0):
-        values, base = attempt(tree("forest"), X, column)
-        said = trained("forest").predict_proba(X)[:, column]
-        off = float(np.abs(base + values.sum(axis=1) - said).max())
-        case.true(
-            off < 1e-6,
-            given=f"a forest, fraud in column {column}",
-            expected="base + values = predict_proba",
-            got=f"off by {off:.3f}",
-        )
+    """base + values is the forest's probability of fraud"""
+    off = off_by(attempt, table(case.rng, rows=12)[0], 1)
+    case.true(
+        off < 1e-6,
+        given="a forest, fraud in column 1",
+        expected="base + values = predict_proba",
+        got=f"off by {off:.3f}",
+    )
+
+
+@exercise.check(Stage.VALUE, hint="column")
+def the_column_is_the_callers(attempt, case):
+    """the class explained is the one in `column`, the first one too"""
+    off = off_by(attempt, table(case.rng, rows=12)[0], 0)
+    case.true(
+        off < 1e-6,
+        given="a forest, fraud in column 0",
+        expected="base + values = predict_proba[:, 0]",
+        got=f"off by {off:.3f}",
+    )
 
 
 @exercise.check(Stage.VALUE, hint="base")
@@ -318,6 +337,12 @@ def base_of_zero(explainer, X, column=1):
     values, _ = fraud_shap(explainer, X, column)
     bases = np.ravel(explainer.expected_value)
     return values, float(bases[column]) if bases.size == 2 else 0.0
+
+
+@exercise.wrong("column")
+def always_the_second_class(explainer, X, column=1):
+    """Knows the shapes and writes 1 where the caller says which."""
+    return fraud_shap(explainer, X, 1)
 
 
 @exercise.wrong("mirror")

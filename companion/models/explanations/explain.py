@@ -9,6 +9,11 @@
 
 All are exact, none is sampled. Trees without a background take the training rows, as the trees
 remember them, for what is usual; everything else compares with the rows of the background.
+
+Measured with twelve features, per second of one core, sums checked: 29,000 rows of boosting with
+150 rounds (200,000 rows in 7 s), some 600 rows of a forest of 50 unpruned trees, and by coalitions
+against 50 rows some 30 rows of a network and 3 of boosting in probability. A background of any
+length costs trees about as much as none. `benchmarks/explanations.py` measures it again.
 """
 
 from __future__ import annotations
