@@ -122,14 +122,14 @@ def test_a_timeout_before_the_first_trial_leaves_nothing_to_return(data):
 
 def test_the_sampler_starts_with_fewer_random_trials_than_there_are(data):
     tuned = tune("forest", data, trials=8, seed=1)
-    assert tuned.random_trials == 2
-    assert tuned.study.sampler.n_startup_trials == 2
+    assert tuned.random_trials == 4
+    assert tuned.study.sampler.n_startup_trials == 4
 
 
 def test_a_best_value_on_the_boundary_is_told(data):
     tuned = tune("forest", data, trials=1, seed=1)
     moved = search_module.Tuned(
-        **{**vars(tuned), "parameters": {**tuned.parameters, "max_samples": 0.1}}
+        **{**vars(tuned), "parameters": {**tuned.parameters, "max_samples": 0.02}}
     )
     assert [edge.parameter for edge in moved.edges] == ["max_samples"]
 

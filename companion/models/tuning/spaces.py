@@ -103,7 +103,7 @@ class Edge:
 FOREST: Space = {
     "min_samples_leaf": Range(1, 100, log=True, whole=True, ends=frozenset({"low"})),
     "max_features": Range(0.1, 1.0, ends=frozenset({"high"})),
-    "max_samples": Range(0.1, 1.0, ends=frozenset({"high"})),
+    "max_samples": Range(0.02, 1.0, log=True, ends=frozenset({"high"})),
 }
 BOOSTING: Space = {
     "learning_rate": Range(0.005, 0.5, log=True),
