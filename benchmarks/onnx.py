@@ -20,10 +20,10 @@ from companion.features import feature_matrix
 from companion.instruments.benchmark import Row, side_by_side
 from companion.models.families import make_boosting, make_forest
 from companion.models.network import make_net, single_threaded
-from companion.models.onnx_export import export_onnx
-from companion.models.onnx_graph import Graph
-from companion.models.onnx_model import OnnxModel
-from companion.models.onnx_steps import both, score
+from companion.models.onnx.export import export_onnx
+from companion.models.onnx.graph import Graph
+from companion.models.onnx.model import OnnxModel
+from companion.models.onnx.steps import both, score
 from companion.transactions import simulate
 
 TITLE = "Prediction through ONNX"

@@ -19,7 +19,7 @@ import typer
 from companion.cli.errors import CommandError
 
 if TYPE_CHECKING:
-    from companion.models.scoring import Scored
+    from companion.models.scoring.score import Scored
     from companion.transactions.loading import Loaded
 
 INTERRUPTED = 130
@@ -156,8 +156,8 @@ def _refuse_at_once(
 
 
 def _load(file: Path, on_step: OnStep, **reading: Any) -> Loaded:
-    from companion.transactions.load_errors import LoadError, OptionError
     from companion.transactions.loading import load
+    from companion.transactions.loading.errors import LoadError, OptionError
 
     def on_read(rows: int, share: float) -> None:
         on_step("reading", rows, max(rows, round(rows / share) if share else 0))
@@ -174,9 +174,9 @@ def _load(file: Path, on_step: OnStep, **reading: Any) -> Loaded:
 def _scored(loaded: Loaded, on_step: OnStep, *, model: Path | None, budget: float) -> Scored:
     on_step("features", 0, len(loaded.table))  # the libraries take seconds to arrive
     from companion.models.labels import LabelError
-    from companion.models.onnx_errors import ArtefactError
-    from companion.models.scoring import score_file
-    from companion.models.scoring_basis import UnfitFileError, UnknownFeaturesError
+    from companion.models.onnx.errors import ArtefactError
+    from companion.models.scoring.basis import UnfitFileError, UnknownFeaturesError
+    from companion.models.scoring.score import score_file
     from companion.models.splits import SplitError
 
     try:
@@ -193,7 +193,7 @@ def _scored(loaded: Loaded, on_step: OnStep, *, model: Path | None, budget: floa
 
 def _write(scored: Scored, scores: Path, page: Path, on_step: OnStep) -> None:
     from companion.cli.scoring_report import report_html
-    from companion.models.scoring_table import encoded
+    from companion.models.scoring.table import encoded
     from companion.storage import write_bytes, write_text
 
     rows = len(scored.score)

@@ -13,7 +13,7 @@ from companion.instruments import plots
 from companion.transactions import LABEL
 
 if TYPE_CHECKING:
-    from companion.models.scoring import Scored
+    from companion.models.scoring.score import Scored
 
 _BINS = 50
 _MOST_DAYS = 120

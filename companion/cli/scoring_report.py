@@ -21,7 +21,7 @@ from companion.instruments.pictures import Picture
 from companion.transactions import LABEL
 
 if TYPE_CHECKING:
-    from companion.models.scoring import Scored
+    from companion.models.scoring.score import Scored
 
 TOP_ALERTS = 20
 

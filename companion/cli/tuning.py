@@ -34,7 +34,7 @@ def tune(
     from companion.models.tuning import TuningError, shown_progress, write_page
     from companion.models.tuning import tune as search
     from companion.transactions import MissingColumnsError
-    from companion.transactions.load_errors import LoadError
+    from companion.transactions.loading.errors import LoadError
 
     try:
         with shown_progress() as on_progress:

@@ -1,7 +1,18 @@
-"""Models of fraud: a neural network that scikit-learn can train, tune and store.
+"""Models of fraud: trained, judged, tuned, explained, and kept as one file that can be served.
 
-`make_net` gives the whole pipeline, `FraudMLP` the module inside; `as_labels` is what every model
-here takes labels through. Importing this room imports PyTorch.
+| where | what |
+|---|---|
+| `families`, `network`, `labels` | a forest, boosted trees, a neural network, and the labels that all take |
+| `splits` | training and test divided by time, with the label delay left out |
+| `metrics`, `intervals`, `alerts`, `calibration`, `costs` | how good, how sure, at which budget |
+| `imbalance` | weights and resampling inside the model, probabilities mended |
+| `tuning` | searching hyperparameters, alone or with many workers |
+| `explanations` | what each feature contributed, in numbers, pictures and words |
+| `onnx`, `artefacts` | one proven file, kept with where it comes from |
+| `scoring` | the whole path for somebody's own file |
+
+Import from these modules; the names below are the network's, which the room began with. Importing
+this room imports PyTorch.
 """
 
 from companion.models.labels import LabelError, as_labels

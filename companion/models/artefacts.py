@@ -27,14 +27,14 @@ from companion.models.artefact_metadata import (
     from_json,
     to_json,
 )
-from companion.models.onnx_errors import (
+from companion.models.onnx.errors import (
     ArtefactExistsError,
     ArtefactNotFoundError,
     CorruptArtefactError,
     InvalidModelError,
 )
-from companion.models.onnx_export import export_onnx
-from companion.models.onnx_model import OnnxModel
+from companion.models.onnx.export import export_onnx
+from companion.models.onnx.model import OnnxModel
 from companion.storage import AlreadyExistsError, MissingFolderError, publish_folder
 from companion.storage.atomic import temporary_path
 

@@ -365,7 +365,7 @@ import json, os, signal, sys
 from pathlib import Path
 from companion.cli import scoring_report
 from companion.cli.scoring import _write
-from companion.models.scoring import score_file
+from companion.models.scoring.score import score_file
 from companion.transactions.loading import load
 
 columns = dict(pair.split("=") for pair in sys.argv[1].split(","))

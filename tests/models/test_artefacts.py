@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from companion.models import artefacts
 from companion.models.artefact_metadata import TrainingRecord
 from companion.models.artefacts import load_artefact, save_artefact
-from companion.models.onnx_errors import (
+from companion.models.onnx.errors import (
     ArtefactError,
     ArtefactExistsError,
     ArtefactNotFoundError,

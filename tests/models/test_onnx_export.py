@@ -18,18 +18,18 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from companion.models import onnx_export as exporting
-from companion.models import onnx_trees
 from companion.models.network import Float32, FraudNet, make_net
-from companion.models.onnx_errors import (
+from companion.models.onnx import export as exporting
+from companion.models.onnx import trees
+from companion.models.onnx.errors import (
     InvalidRowsError,
     NotProbabilitiesError,
     ParityError,
     UnsupportedModelError,
 )
-from companion.models.onnx_export import export_onnx
-from companion.models.onnx_model import OnnxModel
-from companion.models.onnx_parity import boundary_rows, check_probabilities
+from companion.models.onnx.export import export_onnx
+from companion.models.onnx.model import OnnxModel
+from companion.models.onnx.parity import boundary_rows, check_probabilities
 
 TOLERANCE = 1e-6
 
@@ -127,7 +127,7 @@ def test_a_row_on_every_single_threshold_takes_the_models_branch(name, data):
 def test_thresholds_rounded_to_float32_are_found_out(data, monkeypatch):
     X, y = data
     model = MODELS["boosting"]().fit(X, y)
-    original = onnx_trees._of_boosting
+    original = trees._of_boosting
 
     def rounded(records):
         records = records.copy()
@@ -136,7 +136,7 @@ def test_thresholds_rounded_to_float32_are_found_out(data, monkeypatch):
         )
         return original(records)
 
-    monkeypatch.setattr(onnx_trees, "_of_boosting", rounded)
+    monkeypatch.setattr(trees, "_of_boosting", rounded)
     with pytest.raises(ParityError, match="rows at thresholds") as caught:
         export_onnx(model, X[:300])
     assert set(caught.value.features) == set(X.columns)

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 from sklearn.ensemble import RandomForestClassifier
 
-from companion.models.onnx_errors import FeatureMismatchError, InvalidModelError, InvalidRowsError
-from companion.models.onnx_export import export_onnx
-from companion.models.onnx_model import OnnxModel
+from companion.models.onnx.errors import FeatureMismatchError, InvalidModelError, InvalidRowsError
+from companion.models.onnx.export import export_onnx
+from companion.models.onnx.model import OnnxModel
 
 NAMES = ["amount", "distance", "online"]
 

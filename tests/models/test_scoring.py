@@ -16,10 +16,10 @@ from companion.models.artefacts import save_artefact
 from companion.models.explanations import explain
 from companion.models.families import make_boosting
 from companion.models.metrics import score as measure
-from companion.models.onnx_errors import ArtefactNotFoundError
-from companion.models.scoring import choose_alerts, score_file
-from companion.models.scoring_basis import UnfitFileError, UnknownFeaturesError
-from companion.models.scoring_table import encoded, score_table
+from companion.models.onnx.errors import ArtefactNotFoundError
+from companion.models.scoring.basis import UnfitFileError, UnknownFeaturesError
+from companion.models.scoring.score import choose_alerts, score_file
+from companion.models.scoring.table import encoded, score_table
 from companion.models.splits import PartWithoutFraudError, split_by_time
 from companion.transactions import known_fraud, simulate
 from companion.transactions.loading import load

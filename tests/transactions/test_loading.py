@@ -8,8 +8,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from companion.transactions import simulate
-from companion.transactions.load_errors import OptionError
 from companion.transactions.loading import load
+from companion.transactions.loading.errors import OptionError
 
 OURS = [
     *("transaction_id", "time", "customer_id", "merchant_id", "category", "amount"),

@@ -10,13 +10,13 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from companion.transactions.load_errors import (
+from companion.transactions.loading import load
+from companion.transactions.loading.errors import (
     ColumnError,
     FileFormatError,
     LoadError,
     ValueInFileError,
 )
-from companion.transactions.loading import load
 
 HEADER = "time,customer_id,merchant_id,amount"
 TIME = "2024-05-31T14:03:22Z"

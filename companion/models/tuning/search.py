@@ -115,8 +115,8 @@ def tune(
     Args:
         family: one of `SPACES`: forest, boosting, net.
         data: transactions, which are split by time, or a `TuningData`.
-        trials: of the whole study, all workers and earlier calls included; a quarter of them, at
-            most ten, are drawn at random, the others by TPE.
+        trials: of the whole study, all workers and earlier calls included; a quarter of them, four
+            to ten, are drawn at random, the others by TPE.
         seed: decides draws, weights and trees. The same seed gives the same study in one worker.
         storage: a path or URL of a database that workers share; None keeps the study in memory.
         study_name: of the study in `storage`; by default the family's name.

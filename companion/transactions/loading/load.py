@@ -1,7 +1,7 @@
 """Bring your own transactions: a foreign CSV or Parquet file, checked, as our table.
 
 The idea is that of a border: everything is checked once, where it comes in, and nothing behind it
-has to ask again. Whatever cannot be meant stops the load and says where it stands (`load_errors`);
+has to ask again. Whatever cannot be meant stops the load and says where it stands (`errors`);
 what the file does not have is named in the result and never made up.
 """
 
@@ -18,22 +18,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.transactions.load_errors import ColumnError, OptionError, did_you_mean, listed
-from companion.transactions.load_sources import (
+from companion.transactions.loading.errors import ColumnError, OptionError, did_you_mean, listed
+from companion.transactions.loading.sources import (
     DELIMITERS,
     OnRead,
     RowsInFile,
     open_source,
     refuse_repeated,
 )
-from companion.transactions.load_times import (
+from companion.transactions.loading.times import (
     Ambiguous,
     TimeWriting,
     as_bool,
     as_times,
     time_writing,
 )
-from companion.transactions.load_values import (
+from companion.transactions.loading.values import (
     Column,
     as_flags,
     as_ids,

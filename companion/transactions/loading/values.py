@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from companion.transactions.load_errors import SHOWN_ROWS, ValueInFileError
-from companion.transactions.load_sources import RowsInFile
+from companion.transactions.loading.errors import SHOWN_ROWS, ValueInFileError
+from companion.transactions.loading.sources import RowsInFile
 
 _NOTHING = ("", "na", "n/a", "nan", "nat", "none", "null", "<na>", "\\n")
 """How programs write that a value is missing, folded to small letters."""

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from companion.transactions.load_errors import SHOWN_ROWS, ColumnError, FileFormatError, listed
+from companion.transactions.loading.errors import SHOWN_ROWS, ColumnError, FileFormatError, listed
 
 OnRead = Callable[[int, float], None]
 """Called while reading with the rows read so far and the share of the file behind them (0–1)."""

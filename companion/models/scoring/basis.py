@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from companion.features.defaults import FEATURES, available_features, feature_table
 from companion.models.artefacts import load_artefact
 from companion.models.families import make_boosting
-from companion.models.onnx_model import OnnxModel
+from companion.models.onnx.model import OnnxModel
 from companion.models.splits import split_by_time
 from companion.transactions import LABEL, MissingColumnsError, known_fraud, simulate
 from companion.transactions.loading import Loaded

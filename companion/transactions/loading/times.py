@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from companion.transactions.load_errors import OptionError, did_you_mean
-from companion.transactions.load_values import Column, as_mask
+from companion.transactions.loading.errors import OptionError, did_you_mean
+from companion.transactions.loading.values import Column, as_mask
 
 Ambiguous = Literal["refuse", "earlier", "later"]
 UTC_TIME: Literal["datetime64[us, UTC]"] = "datetime64[us, UTC]"

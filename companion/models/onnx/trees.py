@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from companion.models.onnx_errors import UnsupportedModelError
-from companion.models.onnx_graph import TREES, Graph, Value
+from companion.models.onnx.errors import UnsupportedModelError
+from companion.models.onnx.graph import TREES, Graph, Value
 
 _AVERAGE, _SUM = 0, 1
 

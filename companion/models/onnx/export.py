@@ -2,8 +2,8 @@
 
 The file has one input, `features` (rows × features, float32), one output, `probabilities` (rows ×
 2, float32, legitimate and fraud), takes any number of rows at a time, carries the names of its
-features, and needs no second file. How the steps are written down is in `onnx_steps`, why the last
-digit matters in `onnx_trees`, what the proof consists of in `onnx_parity`.
+features, and needs no second file. How the steps are written down is in `steps`, why the last
+digit matters in `trees`, what the proof consists of in `parity`.
 """
 
 import json
@@ -16,12 +16,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from companion.models.onnx_errors import InvalidRowsError, UnsupportedModelError
-from companion.models.onnx_graph import Graph
-from companion.models.onnx_model import FEATURES_KEY, OnnxModel
-from companion.models.onnx_parity import prove_parity
-from companion.models.onnx_rows import as_matrix
-from companion.models.onnx_steps import both, score
+from companion.models.onnx.errors import InvalidRowsError, UnsupportedModelError
+from companion.models.onnx.graph import Graph
+from companion.models.onnx.model import FEATURES_KEY, OnnxModel
+from companion.models.onnx.parity import prove_parity
+from companion.models.onnx.rows import as_matrix
+from companion.models.onnx.steps import both, score
 
 
 def export_onnx(model: Any, X: object, *, tolerance: float = 1e-6) -> bytes:

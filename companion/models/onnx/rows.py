@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.models.onnx_errors import FeatureMismatchError, InvalidRowsError
+from companion.models.onnx.errors import FeatureMismatchError, InvalidRowsError
 
 _NUMBERS = "biuf"
 

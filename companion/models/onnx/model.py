@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from companion.models.onnx_errors import InvalidModelError
-from companion.models.onnx_graph import INPUT, OUTPUT
-from companion.models.onnx_rows import as_float32, as_matrix
+from companion.models.onnx.errors import InvalidModelError
+from companion.models.onnx.graph import INPUT, OUTPUT
+from companion.models.onnx.rows import as_float32, as_matrix
 
 FEATURES_KEY = "companion.features"
 _ONLY_ERRORS = 3

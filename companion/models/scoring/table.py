@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from companion.models.scoring import Scored
+from companion.models.scoring.score import Scored
 
 _METADATA_KEY = b"companion.scoring"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from companion.models.explanations import Explainer, reason_table
-from companion.models.scoring_basis import Basis
+from companion.models.scoring.basis import Basis
 
 MOST_REASONS = 3
 BACKGROUND_ROWS = 4

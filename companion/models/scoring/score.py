@@ -22,7 +22,7 @@ from companion.models.alerts import at_budget as alerts_at_budget
 from companion.models.intervals import Interval, bootstrap
 from companion.models.metrics import Scores, average_precision
 from companion.models.metrics import score as measure
-from companion.models.scoring_basis import (
+from companion.models.scoring.basis import (
     Basis,
     Predicts,
     lacking_features,
@@ -30,7 +30,7 @@ from companion.models.scoring_basis import (
     saved_model,
     simulated_world,
 )
-from companion.models.scoring_reasons import Reasons
+from companion.models.scoring.reasons import Reasons
 from companion.transactions import LABEL
 from companion.transactions.loading import Loaded
 
@@ -82,7 +82,7 @@ def score_file(
     else by a simulated world. Features that the file lacks the columns for are left out of what
     is trained here, and never filled in.
 
-    Raises `BudgetError`, and what the functions of `companion.models.scoring_basis` raise.
+    Raises `BudgetError`, and what the functions of `companion.models.scoring.basis` raise.
     """
     if not 0 < budget <= 1:
         raise BudgetError(f"the alert budget is a share of rows from above 0 to 1; got {budget:g}")

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from companion.models.onnx_errors import NotProbabilitiesError, ParityError
-from companion.models.onnx_rows import as_float32
+from companion.models.onnx.errors import NotProbabilitiesError, ParityError
+from companion.models.onnx.rows import as_float32
 
 Predict = Callable[[NDArray[Any]], NDArray[Any]]
 

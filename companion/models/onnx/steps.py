@@ -25,9 +25,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from companion.models.network import Float32, FraudMLP, FraudNet
-from companion.models.onnx_errors import UnsupportedModelError
-from companion.models.onnx_graph import Graph, Value
-from companion.models.onnx_trees import add_average, add_sum, boosted_trees, forest_trees
+from companion.models.onnx.errors import UnsupportedModelError
+from companion.models.onnx.graph import Graph, Value
+from companion.models.onnx.trees import add_average, add_sum, boosted_trees, forest_trees
 
 
 @dataclass(frozen=True)
