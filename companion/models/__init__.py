@@ -2,7 +2,7 @@
 
 | where | what |
 |---|---|
-| `families`, `network`, `labels` | a forest, boosted trees, a neural network, and the labels that all take |
+| `families`, `network`, `labels` | a forest, boosted trees, a network; their labels |
 | `splits` | training and test divided by time, with the label delay left out |
 | `metrics`, `intervals`, `alerts`, `calibration`, `costs` | how good, how sure, at which budget |
 | `imbalance` | weights and resampling inside the model, probabilities mended |
