@@ -330,8 +330,11 @@ def test_a_defect_is_no_sentence(place, monkeypatch):
 
 
 STOPPED_AT_WORK = """
-import sys
+import signal, sys
 from companion.cli import main, scoring
+
+# Whoever runs tests in the background hands down an ignored SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def wait(*arguments, **options):
     print("at work", flush=True)
