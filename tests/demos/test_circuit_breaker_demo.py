@@ -1,39 +1,14 @@
 """The circuit breaker demo, started as an instructor starts it and driven in a real browser."""
 
-import queue
 import re
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.browser
 
+DEMO = "circuit_breaker"
 START_LIMIT = 60.0  # seconds; a machine that is busy may take most of them
-
-
-@pytest.fixture(scope="module")
-def address():
-    """What `companion demo circuit_breaker` prints for the instructor to open."""
-    demo = subprocess.Popen(
-        [str(Path(sys.executable).parent / "companion"), "demo", "circuit_breaker", "--no-browser"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    lines = queue.Queue()
-    threading.Thread(target=lambda: [lines.put(line) for line in demo.stdout], daemon=True).start()
-    try:
-        printed = ""
-        while not (found := re.search(r"http://\S+", printed)):
-            printed += lines.get(timeout=START_LIMIT)
-        yield found[0]
-    finally:
-        demo.terminate()
-        demo.wait(30)
 
 
 @pytest.fixture

@@ -1,41 +1,15 @@
 """The demo of thresholds and costs, started as an instructor starts it and driven in a browser."""
 
-import queue
 import re
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.browser
 
+DEMO = "threshold_and_cost"
 START_LIMIT = 90.0  # seconds; a machine that is busy may take most of them
 SETTLE_LIMIT = 30.0
-
-
-@pytest.fixture(scope="module")
-def address():
-    """What `companion demo threshold_and_cost` prints for the instructor to open."""
-    companion = str(Path(sys.executable).parent / "companion")
-    demo = subprocess.Popen(
-        [companion, "demo", "threshold_and_cost", "--no-browser"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    lines = queue.Queue()
-    threading.Thread(target=lambda: [lines.put(line) for line in demo.stdout], daemon=True).start()
-    try:
-        printed = ""
-        while not (found := re.search(r"http://\S+", printed)):
-            printed += lines.get(timeout=START_LIMIT)
-        yield found[0]
-    finally:
-        demo.terminate()
-        demo.wait(30)
 
 
 @pytest.fixture
