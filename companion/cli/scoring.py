@@ -173,8 +173,8 @@ def _load(file: Path, on_step: OnStep, **reading: Any) -> Loaded:
 
 def _scored(loaded: Loaded, on_step: OnStep, *, model: Path | None, budget: float) -> Scored:
     on_step("features", 0, len(loaded.table))  # the libraries take seconds to arrive
+    from companion.models.artefact_errors import ArtefactError
     from companion.models.labels import LabelError
-    from companion.models.onnx.errors import ArtefactError
     from companion.models.scoring.basis import UnfitFileError, UnknownFeaturesError
     from companion.models.scoring.score import score_file
     from companion.models.splits import SplitError

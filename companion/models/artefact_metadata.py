@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from companion.models.onnx.errors import InvalidMetadataError
+from companion.models.artefact_errors import InvalidMetadataError
 
 FORMAT = 1
 _PACKAGES = ("companion", "numpy", "onnx", "onnxruntime", "scikit-learn", "skorch", "torch")

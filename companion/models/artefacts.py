@@ -20,6 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from companion.models.artefact_errors import (
+    ArtefactExistsError,
+    ArtefactNotFoundError,
+    CorruptArtefactError,
+)
 from companion.models.artefact_metadata import (
     ArtefactMetadata,
     TrainingRecord,
@@ -27,12 +32,7 @@ from companion.models.artefact_metadata import (
     from_json,
     to_json,
 )
-from companion.models.onnx.errors import (
-    ArtefactExistsError,
-    ArtefactNotFoundError,
-    CorruptArtefactError,
-    InvalidModelError,
-)
+from companion.models.onnx.errors import InvalidModelError
 from companion.models.onnx.export import export_onnx
 from companion.models.onnx.model import OnnxModel
 from companion.storage import AlreadyExistsError, MissingFolderError, publish_folder

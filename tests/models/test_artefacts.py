@@ -15,16 +15,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from companion.models import artefacts
-from companion.models.artefact_metadata import TrainingRecord
-from companion.models.artefacts import load_artefact, save_artefact
-from companion.models.onnx.errors import (
+from companion.models.artefact_errors import (
     ArtefactError,
     ArtefactExistsError,
     ArtefactNotFoundError,
     CorruptArtefactError,
     InvalidMetadataError,
-    UnsupportedModelError,
 )
+from companion.models.artefact_metadata import TrainingRecord
+from companion.models.artefacts import load_artefact, save_artefact
+from companion.models.onnx.errors import UnsupportedModelError
 from companion.storage import MissingFolderError
 
 BEGIN, END = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 8, 31, 23, 59, tzinfo=UTC)

@@ -11,12 +11,12 @@ import pytest
 
 from companion.features.defaults import FEATURES, feature_table
 from companion.models.alerts import BudgetError
+from companion.models.artefact_errors import ArtefactNotFoundError
 from companion.models.artefact_metadata import TrainingRecord
 from companion.models.artefacts import save_artefact
 from companion.models.explanations import explain
 from companion.models.families import make_boosting
 from companion.models.metrics import score as measure
-from companion.models.onnx.errors import ArtefactNotFoundError
 from companion.models.scoring.basis import UnfitFileError, UnknownFeaturesError
 from companion.models.scoring.score import choose_alerts, score_file
 from companion.models.scoring.table import encoded, score_table
