@@ -36,3 +36,16 @@ def address(request):
     finally:
         demo.terminate()
         demo.wait(30)
+
+
+@pytest.fixture
+def move():
+    """Move a slider with the keyboard, as somebody with a presenter's remote would."""
+
+    def by_keyboard(page, label, key, times):
+        slider = page.locator(".widget-hslider", has_text=label).locator(".noUi-handle")
+        slider.focus()
+        for _ in range(times):
+            slider.press(key)
+
+    return by_keyboard

@@ -27,14 +27,6 @@ def figures(page):
     return {name: values for name, *values in cells}
 
 
-def move(page, label, key, times):
-    """Move a slider with the keyboard, as somebody with a presenter's remote would."""
-    slider = page.locator(".widget-hslider", has_text=label).locator(".noUi-handle")
-    slider.focus()
-    for _ in range(times):
-        slider.press(key)
-
-
 def settles(page, condition):
     """Wait until the table fulfils `condition`; each movement of a slider is a simulation."""
     deadline = time.monotonic() + START_LIMIT
@@ -48,7 +40,7 @@ def number(text):
     return int(text.replace(",", "").rstrip("%"))
 
 
-def test_sliders_move_the_real_breakers(page):
+def test_sliders_move_the_real_breakers(page, move):
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     before = figures(page)

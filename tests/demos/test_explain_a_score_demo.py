@@ -40,13 +40,6 @@ def settles(page, condition):
     return now
 
 
-def move(page, label, key, times):
-    slider = page.locator(".widget-hslider", has_text=label).locator(".noUi-handle")
-    slider.focus()
-    for _ in range(times):
-        slider.press(key)
-
-
 def choose(page, label, option):
     page.locator(".widget-dropdown", has_text=label).locator("select").select_option(label=option)
 
@@ -59,7 +52,7 @@ def test_the_first_payment_is_declined_with_reasons(page):
     assert listed(page, "changes")
 
 
-def test_the_story_changes_with_the_payment(page):
+def test_the_story_changes_with_the_payment(page, move):
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     before, _ = score(page)
@@ -72,7 +65,7 @@ def test_the_story_changes_with_the_payment(page):
     assert not problems
 
 
-def test_the_threshold_decides(page):
+def test_the_threshold_decides(page, move):
     shown, _ = score(page)
     move(page, "decline from", "End", 1)
     settles(page, lambda now: now == (shown, "approved"))

@@ -47,14 +47,6 @@ def settles(page, read, condition):
     return now
 
 
-def move(page, label, key, times):
-    """Move a slider with the keyboard, as somebody with a presenter's remote would."""
-    slider = page.locator(".widget-hslider", has_text=label).locator(".noUi-handle")
-    slider.focus()
-    for _ in range(times):
-        slider.press(key)
-
-
 def choose(page, strategy):
     page.get_by_role("button", name=strategy, exact=True).click()
 
@@ -71,7 +63,7 @@ def test_treated_models_promise_more_fraud_than_there_is_and_alert_more(page):
     assert not page.problems
 
 
-def test_prices_and_base_rate_move_thresholds_and_money(page):
+def test_prices_and_base_rate_move_thresholds_and_money(page, move):
     before = table(page)
     move(page, "missed fraud", "ArrowRight", 6)
     dearer = settles(
