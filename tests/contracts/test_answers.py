@@ -50,9 +50,11 @@ def test_every_wrong_attempt_fails_with_its_own_hint(exercise):
 
 def test_every_check_can_be_failed_by_some_wrong_attempt(exercise):
     for check in exercise.checks:
-        assert any(
-            run_check(check, wrong.attempt, seed=SEEDS[0]) for wrong in exercise.wrong_attempts
-        ), f"no wrong attempt fails {check.name}"
+        # Those that were written for its hint come first: a run of a check costs a process.
+        likely_first = sorted(exercise.wrong_attempts, key=lambda it: it.hint != check.hint)
+        assert any(run_check(check, wrong.attempt, seed=SEEDS[0]) for wrong in likely_first), (
+            f"no wrong attempt fails {check.name}"
+        )
 
 
 def test_hints_grow_and_each_is_used(exercise):
