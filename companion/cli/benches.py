@@ -1,26 +1,32 @@
 """Find and run the benchmarks: modules under `benchmarks/` with a `TITLE` and a `run()`.
 
-They stand outside the package, since they import incumbents that the companion never does.
+They stand outside the package, since they import incumbents that the companion never does. A module
+may name in `LIBRARIES` distributions that it rests on without importing them.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from companion.cli.errors import CommandError
+from companion.cli.libraries import library_versions
 from companion.instruments.benchmark import Row
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A benchmark that has run."""
+    """A benchmark that has run: its rows, what its module says about them, and the versions."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
+    about: str = ""
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 def known_benches(root: Path) -> list[str]:
@@ -45,8 +51,16 @@ def choose_benches(names: list[str], root: Path) -> list[str]:
 
 
 def run_bench(name: str, root: Path) -> Bench:
-    """Import the benchmark `name` and run it."""
+    """Import the benchmark `name` and run it; raises whatever it does."""
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     module = importlib.import_module(f"benchmarks.{name}")
-    return Bench(name, module.TITLE, tuple(module.run()))
+    return Bench(
+        name,
+        module.TITLE,
+        tuple(module.run()),
+        about=inspect.getdoc(module) or "",
+        libraries=library_versions(
+            root / "benchmarks" / f"{name}.py", root, more=getattr(module, "LIBRARIES", ())
+        ),
+    )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from companion.cli.errors import CommandError
 
 MOST_WORKERS = 4  # each holds the libraries, so memory is what more of them would cost
 
@@ -48,18 +51,28 @@ def check() -> None:
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; none: all.")] = None,
 ) -> None:
-    """Measure ours beside the incumbents, in one run."""
+    """Measure ours beside the incumbents, in one run, and write BENCHMARKS.md."""
     from rich.console import Console
 
+    from companion.cli.bench_report import FILE, record
     from companion.cli.benches import choose_benches, run_bench
     from companion.cli.tables import bench_table, show
     from companion.study.workbook import Workbook
 
     root = Workbook.find().root
+    failed = []
     for name in choose_benches(names or [], root):
-        with Console(stderr=True).status(f"{name} …"):
-            done = run_bench(name, root)
+        try:
+            with Console(stderr=True).status(f"{name} …"):
+                done = run_bench(name, root)
+        except Exception:  # noqa: BLE001 - one that fails must not cost the figures of the rest
+            traceback.print_exc()
+            failed.append(name)
+            continue
         show(bench_table(done))
+        record(done, root)
+    if failed:
+        raise CommandError(f"Failed, so {FILE} has nothing new of: {', '.join(failed)}.")
 
 
 def validate(

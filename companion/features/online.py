@@ -12,26 +12,38 @@ then ends at a bucket's edge.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
-from math import isfinite
+from bisect import insort
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion.features.definitions import ID, MINUTE_US, TIME, WindowFeature, check_names
+from companion.features.definitions import ID, TIME, WindowFeature, check_names
 from companion.features.history import ConflictingEventError, InvalidValuesError
+from companion.features.pasts import (
+    Past,
+    Sum,
+    Transaction,
+    is_missing,
+    reader_of,
+    to_number,
+    whole,
+)
 from companion.transactions import MissingColumnsError
 
-Transaction = Mapping[str, Any]
-"""One row of a table of transactions: column → value."""
+__all__ = [
+    "ForgottenError",
+    "OnlineWindows",
+    "Transaction",
+    "to_microseconds",
+    "to_number",
+]
 
 Entity = tuple[str, ...]
 Key = tuple[Hashable, ...]
-Sum = tuple[str, int]
-"""A column and its `per_unit`: what is added up."""
 
 
 class ForgottenError(LookupError):
@@ -46,46 +58,12 @@ class ForgottenError(LookupError):
 
 
 @dataclass
-class _Past:
-    """The events of one entity in order, with what is added up over them."""
-
-    times: list[int] = field(default_factory=list)
-    ids: list[Any] = field(default_factory=list)
-    totals: dict[Sum, list[int]] = field(default_factory=dict)
-    frauds: dict[int, list[int]] = field(default_factory=dict)
-    """By label delay: the times of the events that were reported within it."""
-
-    def place(self, time: int, event_id: Any) -> int:
-        """How many events stand before the event `event_id` of `time`."""
-        low = bisect_left(self.times, time)
-        return bisect_left(self.ids, event_id, low, bisect_right(self.times, time, low))
-
-    def insert(self, time: int, event_id: Any, added: Mapping[Sum, int]) -> None:
-        place = self.place(time, event_id)
-        self.times.insert(place, time)
-        self.ids.insert(place, event_id)
-        for key, amount in added.items():
-            total = self.totals.setdefault(key, [0])
-            total.insert(place + 1, total[place] + amount)
-            for later in range(place + 2, len(total)):
-                total[later] += amount
-
-    def drop_until(self, time: int) -> None:
-        gone = bisect_right(self.times, time)
-        del self.times[:gone], self.ids[:gone]
-        for total in self.totals.values():
-            del total[:gone]
-        for reported in self.frauds.values():
-            del reported[: bisect_right(reported, time)]
-
-
-@dataclass
 class _Seen:
     """An event that was observed, as far as features need it."""
 
     time: int
     content: tuple[object, ...]
-    pasts: dict[Entity, _Past]
+    pasts: dict[Entity, Past]
 
 
 class OnlineWindows:
@@ -99,6 +77,10 @@ class OnlineWindows:
         self.definitions = tuple(definitions)
         check_names(self.definitions)
         self._entities = tuple(dict.fromkeys(feature.entity for feature in self.definitions))
+        self._readers = tuple(
+            (feature.name, self._entities.index(feature.entity), reader_of(feature))
+            for feature in self.definitions
+        )
         # Dicts as sets that keep their order: what is added up, and which delays are told apart.
         self._sums: dict[Entity, dict[Sum, None]] = {entity: {} for entity in self._entities}
         self._delays: dict[Entity, dict[int, None]] = {entity: {} for entity in self._entities}
@@ -112,10 +94,12 @@ class OnlineWindows:
                 [ID, TIME] + [name for feature in self.definitions for name in feature.columns]
             )
         )
-        self._pasts: dict[Entity, dict[Key, _Past]] = {entity: {} for entity in self._entities}
+        self._pasts: dict[Entity, dict[Key, Past]] = {entity: {} for entity in self._entities}
         self._seen: dict[Any, _Seen] = {}
         self._reports: dict[Any, int] = {}
         self._since: int | None = None
+        self.latest_us: int | None = None
+        """The time of the newest event observed, in microseconds since 1970, UTC."""
         self._horizon = max((f.delay_us + f.window_us for f in self.definitions), default=0)
 
     def observe(self, transaction: Transaction) -> bool:
@@ -140,16 +124,18 @@ class OnlineWindows:
         if self._since is not None and time <= self._since - self._horizon:
             return False
         added = {
-            entity: {key: _whole(transaction, *key) for key in self._sums[entity]}
+            entity: {key: whole(transaction, *key) for key in self._sums[entity]}
             for entity in self._entities
         }
         keys = {entity: _key(transaction, entity) for entity in self._entities}
         seen = _Seen(time, content, {})
         for entity in self._entities:
-            past = self._pasts[entity].setdefault(keys[entity], _Past())
+            past = self._pasts[entity].setdefault(keys[entity], Past())
             past.insert(time, event_id, added[entity])
             seen.pasts[entity] = past
         self._seen[event_id] = seen
+        if self.latest_us is None or time > self.latest_us:
+            self.latest_us = time
         if event_id in self._reports:
             self._count_fraud(seen, self._reports[event_id])
         return True
@@ -174,16 +160,17 @@ class OnlineWindows:
         Nothing that happened later counts, and nothing changes. Raises `MissingColumnsError`,
         `InvalidValuesError` and `ForgottenError`.
         """
-        time, _ = self._moment(transaction)
+        time, event_id = self._moment(transaction)
         if self._since is not None and time < self._since:
             raise ForgottenError(time, self._since)
-        pasts = {
-            entity: self._pasts[entity].get(_key(transaction, entity), _NOTHING)
+        pasts = [
+            self._pasts[entity].get(_key(transaction, entity), _NOTHING)
             for entity in self._entities
-        }
+        ]
+        ends = [past.place(time, event_id) for past in pasts]
         return {
-            feature.name: self._value(feature, pasts[feature.entity], transaction, time)
-            for feature in self.definitions
+            name: read(pasts[entity], time, ends[entity], transaction)
+            for name, entity, read in self._readers
         }
 
     def forget(self, before: object) -> None:
@@ -226,35 +213,9 @@ class OnlineWindows:
                 if reported <= limit and (earlier is None or earlier > limit):
                     insort(past.frauds.setdefault(delay, []), seen.time)
 
-    def _value(
-        self, feature: WindowFeature, past: _Past, transaction: Transaction, time: int
-    ) -> float:
-        begin = time - feature.delay_us - feature.window_us
-        first = bisect_right(past.times, begin)
-        if feature.aggregate == "risk":
-            until = time - feature.delay_us
-            counted = bisect_right(past.times, until) - first
-            frauds = past.frauds.get(feature.delay_us, [])
-            known = bisect_right(frauds, until) - bisect_right(frauds, begin)
-            return known / counted if counted else feature.neutral
-        end = past.place(time, transaction[ID])
-        own = int(feature.counts_current)
-        counted = end - first + own
-        if feature.aggregate == "count":
-            return float(counted)
-        if not counted:
-            return feature.neutral
-        if feature.aggregate == "minutes_since":
-            return (time - past.times[end - 1]) / MINUTE_US
-        key = (str(feature.column), feature.per_unit)
-        total = past.totals.get(key, [0])
-        inside = total[end] - total[first] + (own and _whole(transaction, *key))
-        share = counted if feature.aggregate == "mean" else 1
-        # As doubles, like NumPy: Python's own division of whole numbers rounds huge ones better.
-        return float(inside) / float(share * feature.per_unit)
 
-
-_NOTHING = _Past()
+_NOTHING = Past()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_microseconds(moment: object) -> int:
@@ -262,32 +223,19 @@ def to_microseconds(moment: object) -> int:
 
     A moment without a zone is in UTC. Raises `InvalidValuesError` for a missing one.
     """
+    if type(moment) is datetime and moment.tzinfo is not None:  # pandas' own would cost 5 times
+        since = moment - _EPOCH
+        return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     stamp: Any = pd.Timestamp(moment)  # type: ignore[arg-type]
     if stamp is pd.NaT:
         raise InvalidValuesError(TIME, "a time is missing", [moment])
     return int(stamp.asm8.astype("datetime64[us]").view("int64"))  # asm8 is in UTC
 
 
-def to_number(transaction: Transaction, column: str) -> float:
-    """The number in `column`. Raises `InvalidValuesError` for a missing or infinite one."""
-    value = transaction[column]
-    if _missing(value) or not isfinite(value):
-        raise InvalidValuesError(column, "a number is missing or infinite", [transaction[ID]])
-    return float(value)
-
-
 def _key(transaction: Transaction, entity: Entity) -> Key:
-    key = tuple(transaction[column] for column in entity)
-    for column, value in zip(entity, key, strict=True):
-        if _missing(value):
+    key = tuple([transaction[column] for column in entity])
+    for value in key:
+        if is_missing(value):
+            column = entity[key.index(value)]
             raise InvalidValuesError(column, "an id is missing", [transaction[ID]])
     return key
-
-
-def _whole(transaction: Transaction, column: str, per_unit: int) -> int:
-    return round(to_number(transaction, column) * per_unit)
-
-
-def _missing(value: object) -> bool:
-    # What pandas.isna says of a scalar, in a fifth of the time; NaN and NaT differ from themselves.
-    return value is None or value is pd.NA or value != value

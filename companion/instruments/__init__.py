@@ -6,6 +6,7 @@ Importing this room is cheap.  Plots pull in matplotlib, so they are asked for b
 
 from companion.instruments.benchmark import Row, side_by_side
 from companion.instruments.clocks import FakeClock
+from companion.instruments.http_caller import HttpCaller, HttpStatusError
 from companion.instruments.load import (
     LoadResult,
     aclosed_loop,
@@ -22,6 +23,8 @@ from companion.instruments.server import ServerNotReadyError, SubprocessServer, 
 
 __all__ = [
     "FakeClock",
+    "HttpCaller",
+    "HttpStatusError",
     "LoadResult",
     "LoopLag",
     "Row",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import threading
 import time
 from collections import Counter
@@ -138,21 +139,32 @@ def open_loop(
 async def aclosed_loop(
     call: Callable[[int], Awaitable[object]],
     *,
-    calls: int,
+    calls: int | None = None,
+    seconds: float | None = None,
     workers: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> LoadResult:
-    """:func:`closed_loop` with tasks instead of threads."""
-    _refuse_unless_positive(calls=calls, workers=workers)
+    """:func:`closed_loop` with tasks instead of threads; ``seconds`` ends it as well as ``calls``.
+
+    Nothing begins once ``seconds`` have passed; what is under way then is waited for and counts.
+
+    Raises:
+        ValueError: neither ``calls`` nor ``seconds``, or one that is not positive.
+    """
+    if calls is None and seconds is None:
+        raise ValueError("a closed loop ends after so many calls or so many seconds; give either")
+    limits = {"calls": calls, "seconds": seconds, "workers": workers}
+    _refuse_unless_positive(**{name: limit for name, limit in limits.items() if limit is not None})
     tally = _Tally(clock)
-    turns = iter(range(calls))
+    turns = itertools.count() if calls is None else iter(range(calls))
+    end = math.inf if seconds is None else tally.start + seconds
 
     async def work() -> None:
-        for number in turns:
+        while clock() < end and (number := next(turns, None)) is not None:
             await tally.arun(call, number, clock())
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(workers, calls)):
+        for _ in range(workers if calls is None else min(workers, calls)):
             group.create_task(work())
     return tally.result()
 

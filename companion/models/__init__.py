@@ -11,11 +11,24 @@
 | `onnx`, `artefacts` | one proven file, kept with where it comes from |
 | `scoring` | the whole path for somebody's own file |
 
-Import from these modules; the names below are the network's, which the room began with. Importing
-this room imports PyTorch.
+Import from these modules; the names below are the network's, which the room began with. They are
+looked up when they are used (PEP 562), so that a service that loads an ONNX file does not wait for
+PyTorch.
 """
 
-from companion.models.labels import LabelError, as_labels
-from companion.models.network import FraudMLP, FraudNet, make_net, single_threaded
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from companion.models.labels import LabelError, as_labels
+    from companion.models.network import FraudMLP, FraudNet, make_net, single_threaded
 
 __all__ = ["FraudMLP", "FraudNet", "LabelError", "as_labels", "make_net", "single_threaded"]
+
+_HOMES = {"LabelError": "labels", "as_labels": "labels"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'network')}"), name)

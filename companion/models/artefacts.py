@@ -33,7 +33,6 @@ from companion.models.artefact_metadata import (
     to_json,
 )
 from companion.models.onnx.errors import InvalidModelError
-from companion.models.onnx.export import export_onnx
 from companion.models.onnx.model import OnnxModel
 from companion.storage import AlreadyExistsError, MissingFolderError, publish_folder
 from companion.storage.atomic import temporary_path
@@ -73,6 +72,8 @@ def save_artefact(
         raise ArtefactExistsError(final)
     if not final.parent.is_dir():
         raise MissingFolderError(final.parent)
+    from companion.models.onnx.export import export_onnx  # who only loads need not wait for it
+
     data = export_onnx(model, X, tolerance=tolerance)
     loaded = OnnxModel(data)
     described = describe(metadata, loaded.features, clock())

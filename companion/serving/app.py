@@ -56,7 +56,7 @@ class Readiness(BaseModel):
     generation: int
 
 
-def create_app(holder: ModelHolder) -> FastAPI:
+def create_app(holder: ModelHolder[Model]) -> FastAPI:
     """An application that answers from `holder`, loaded and warmed up while it starts.
 
     `POST /predict` takes a `FeatureRow` and gives a `Score`; 422 for anything but finite numbers
@@ -124,7 +124,7 @@ def _parse_joblib(data: bytes) -> Model:
     return model
 
 
-def _try_to_load(holder: ModelHolder) -> None:
+def _try_to_load(holder: ModelHolder[Model]) -> None:
     try:
         holder.load()
     except ModelLoadError as error:

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,13 +58,16 @@ class HolderStatus:
         return self.generation > 0
 
 
+M = TypeVar("M", bound=Model)
+
+
 @dataclass(frozen=True)
-class _Serving:
-    model: Model
+class _Serving(Generic[M]):
+    model: M
     generation: int
 
 
-class ModelHolder:
+class ModelHolder(Generic[M]):
     """The current model, shared by all threads of one process.
 
     `loader` makes a model; it is called once for the first prediction and once for each reload,
@@ -78,11 +81,11 @@ class ModelHolder:
 
     def __init__(
         self,
-        loader: Callable[[], Model],
+        loader: Callable[[], M],
         *,
         warm_up: Any = None,
         name: str = "model",
-        version_of: Callable[[Model], str] | None = None,
+        version_of: Callable[[M], str] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._loader = loader
@@ -91,9 +94,9 @@ class ModelHolder:
         self._clock = clock
         self._load_lock = threading.Lock()  # one load at a time; no request waits for a reload
         self._state_lock = threading.Lock()  # held only to assign the three below
-        self._serving: _Serving | None = None
+        self._serving: _Serving[M] | None = None
         self._status = HolderStatus(name)
-        self._first_load: Future[_Serving] | None = None
+        self._first_load: Future[_Serving[M]] | None = None
 
     @classmethod
     def from_file(
@@ -101,7 +104,7 @@ class ModelHolder:
         path: str | os.PathLike[str],
         *,
         sha256: str | Callable[[], str],
-        parse: Callable[[bytes], Model],
+        parse: Callable[[bytes], M],
         warm_up: Any = None,
         name: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -131,10 +134,17 @@ class ModelHolder:
         Loads first where nothing is loaded yet; raises `ModelLoadError` where that fails, and what
         the model raises.
         """
+        return self.current().predict_proba(X)
+
+    def current(self) -> M:
+        """The current model itself, for who asks it twice or has to know which one it was.
+
+        Loads first where nothing is loaded yet; raises `ModelLoadError` where that fails.
+        """
         serving = self._serving
         if serving is None:
             serving = self._load_first()
-        return serving.model.predict_proba(X)
+        return serving.model
 
     def load(self) -> HolderStatus:
         """Load and warm up now, if that has not been done; raises `ModelLoadError`."""
@@ -163,7 +173,7 @@ class ModelHolder:
         """What is held now, at no cost and without waiting."""
         return self._status
 
-    def _load_first(self) -> _Serving:
+    def _load_first(self) -> _Serving[M]:
         with self._state_lock:
             if self._serving is not None:
                 return self._serving
@@ -186,14 +196,14 @@ class ModelHolder:
                 self._first_load = None
         return self._outcome_of(flight)
 
-    def _outcome_of(self, flight: "Future[_Serving]") -> _Serving:
+    def _outcome_of(self, flight: "Future[_Serving[M]]") -> _Serving[M]:
         error = flight.exception()
         if error is not None:
             # One exception object for each thread: a traceback must not be written by two.
             raise ModelLoadError(self._status.name, error) from error
         return flight.result()
 
-    def _load_and_publish(self) -> _Serving:
+    def _load_and_publish(self) -> _Serving[M]:
         """Call with `_load_lock` held."""
         with self._state_lock:
             self._status = replace(self._status, loads=self._status.loads + 1)

@@ -144,6 +144,28 @@ def test_an_async_closed_loop_calls_again_when_it_has_its_answer() -> None:
     assert result.throughput == 1.0
 
 
+def test_an_async_closed_loop_by_time_begins_nothing_afterwards_and_waits_for_the_rest() -> None:
+    clock = FakeClock()
+    result = asyncio.run(
+        clock.run(
+            aclosed_loop(lambda number: clock.asleep(2.0), seconds=3.0, workers=2, clock=clock)
+        )
+    )
+    assert result.at.tolist() == [0.0, 0.0, 2.0, 2.0]
+    assert result.seconds == 4.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [({}, "either"), ({"calls": 0}, "calls"), ({"seconds": 0.0}, "seconds")],
+)
+def test_an_async_closed_loop_needs_an_end(limits: dict[str, int], says: str) -> None:
+    async def call(number: int) -> None: ...
+
+    with pytest.raises(ValueError, match=says):
+        asyncio.run(aclosed_loop(call, workers=1, **limits))  # type: ignore[arg-type]
+
+
 def test_an_async_open_loop_sends_on_time_however_slow_the_answers() -> None:
     clock = FakeClock()
     began: list[float] = []

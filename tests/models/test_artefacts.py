@@ -24,6 +24,7 @@ from companion.models.artefact_errors import (
 )
 from companion.models.artefact_metadata import TrainingRecord
 from companion.models.artefacts import load_artefact, save_artefact
+from companion.models.onnx import export as exporting
 from companion.models.onnx.errors import UnsupportedModelError
 from companion.storage import MissingFolderError
 
@@ -113,14 +114,14 @@ def test_an_existing_folder_is_never_overwritten(folder, model, rows):
 
 def test_of_two_who_save_one_name_the_second_is_told(tmp_path, model, rows, monkeypatch):
     place = tmp_path / "same"
-    export = artefacts.export_onnx
+    export = exporting.export_onnx
 
     def overtaken(*arguments, **settings):
-        monkeypatch.setattr(artefacts, "export_onnx", export)
+        monkeypatch.setattr(exporting, "export_onnx", export)
         save_artefact(place, model, rows, record(seed=1))
         return export(*arguments, **settings)
 
-    monkeypatch.setattr(artefacts, "export_onnx", overtaken)
+    monkeypatch.setattr(exporting, "export_onnx", overtaken)
     with pytest.raises(ArtefactExistsError):
         save_artefact(place, model, rows, record(seed=2))
     assert load_artefact(place).metadata.training.seed == 1
