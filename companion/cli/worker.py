@@ -18,7 +18,7 @@ from companion.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from companion.serving.jobs import Jobs, Worker
-    from companion.serving.jobs.scoring import ModelScorer
+    from companion.serving.jobs.model_scorer import ModelScorer
 
 
 def worker(
@@ -89,7 +89,7 @@ def _store(url: str, uploads: Path | None) -> Jobs:
 def _scorer(folder: Path) -> ModelScorer:
     from companion.features.defaults import UnknownFeatureError
     from companion.models.artefact_errors import ArtefactError
-    from companion.serving.jobs.scoring import ModelScorer
+    from companion.serving.jobs.model_scorer import ModelScorer
 
     try:
         return ModelScorer.of(folder)

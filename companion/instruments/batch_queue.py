@@ -146,8 +146,7 @@ class _Chain:
         balance[-1] = 1.0  # one equation follows from the others; instead: shares sum to 1
         wanted = np.zeros(len(step))
         wanted[-1] = 1.0
-        shares: Floats = np.linalg.solve(balance, wanted)
-        return shares
+        return np.asarray(np.linalg.solve(balance, wanted), dtype=np.float64)
 
 
 def _states(rate: float, longest: float, most: int) -> int:
@@ -164,6 +163,6 @@ def _poisson(mean: float, most: int) -> Floats:
     logs = np.cumsum(np.log(np.maximum(count, 1)))
     # A mean of nothing would have no logarithm; any smaller one gives the same chances.
     mean = max(mean, 1e-300)
-    chances = np.exp(count * math.log(mean) - mean - logs).astype(np.float64)
+    chances = np.asarray(np.exp(count * math.log(mean) - mean - logs), dtype=np.float64)
     chances[-1] = max(0.0, 1 - chances[:-1].sum())
     return chances

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import httpx
+import numpy as np
 
 from companion.instruments.virtual_time import run_in_virtual_time, virtual_now
 
@@ -148,8 +149,8 @@ def watch(
 ) -> Story:
     """Run `deployment` for `seconds` of virtual time under a steady stream of requests.
 
-    Requests for `path` go to the ready pods in turn. `events` are (time, function): what else
-    happens, such as a database that goes away.
+    Requests for `path` go to the ready pods in turn, the first after half an interval. `events` are
+    (time, function): what else happens, such as a database that goes away.
 
     Raises:
         ValueError: `seconds` or `requests_per_second` is not positive.
@@ -164,8 +165,10 @@ def watch(
         background = [asyncio.create_task(pod.live()) for pod in cluster.pods]
         background += [asyncio.create_task(_at(at, event)) for at, event in events]
         requests = [
-            asyncio.create_task(cluster.request(i / requests_per_second, path, client_timeout))
-            for i in range(math.ceil(seconds * requests_per_second))
+            asyncio.create_task(
+                cluster.request(float(at) / requests_per_second, path, client_timeout)
+            )
+            for at in np.arange(0.5, seconds * requests_per_second)
         ]
         try:
             # Pods go on for ever and an event gives nothing back, so the first error is waited for.

@@ -71,8 +71,7 @@ def _about_container(container: Fields) -> Iterator[Remark]:
         yield Remark(
             name,
             "startupProbe",
-            "missing; initialDelaySeconds guesses how long a start takes, and a longer one is "
-            "killed for ever",
+            "missing, and initialDelaySeconds guesses how long a start takes",
         )
     if liveness and _question(liveness) == _question(readiness):
         yield Remark(

@@ -17,6 +17,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from companion.serving.eager import begin
 from companion.serving.problems import MEDIA_TYPE, problem
 
 MEBIBYTE = 1 << 20
@@ -105,19 +106,19 @@ class Limits:
 
     async def read(self, receive: Receive) -> bytes:
         """The whole body; raises `BodyTooLargeError`, `SlowBodyError` and `ClientLeftError`."""
-        try:
-            async with asyncio.timeout(self.seconds):
-                return await self._read(receive)
-        except TimeoutError:
-            raise SlowBodyError(self.seconds) from None
-
-    async def _read(self, receive: Receive) -> bytes:
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
+        is_there, message = begin(receive())
+        if is_there and message["type"] == "http.request" and not message.get("more_body", False):
             body: bytes = message.get("body", b"")
             if len(body) > self.body:
                 raise BodyTooLargeError(self.body)
             return body
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await self._joined(message if is_there else await message, receive)
+        except TimeoutError:
+            raise SlowBodyError(self.seconds) from None
+
+    async def _joined(self, message: Message, receive: Receive) -> bytes:
         parts, size = [], 0
         while True:
             if message["type"] == "http.disconnect":

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -80,6 +81,9 @@ class RateLimitMiddleware:
         exempt: paths that are never limited, with all that is below them. An orchestrator that is
             refused believes the service dead, and restarts it.
         policy: the limit's name in the headers.
+
+    Raises:
+        ValueError: a `policy` that no header could carry.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class RateLimitMiddleware:
         exempt: Sequence[str] = ("/health",),
         policy: str = "default",
     ) -> None:
+        if not policy.isascii() or not policy.isprintable() or set(policy) & set('"\\'):
+            raise ValueError(f"policy is printable ASCII without quotes, got {policy!r}")
         self.app = app
         self._limiter = limiter
         self._key = key
@@ -129,7 +135,7 @@ class RateLimitMiddleware:
             if decision.never
             else "The limit is used up; Retry-After says when to come again."
         )
-        named = {"type": QUOTA_EXCEEDED, "violated-policies": [self._policy]}
+        named: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": [self._policy]}
         body = problem(429, TITLE, detail, **named)
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),

@@ -1,6 +1,6 @@
 """Who is asking, seen from behind proxies: which part of ``X-Forwarded-For`` may be believed.
 
-Anybody can send the header, so by itself it proves nothing: a limit or a log that believes it can be
+Anybody can send the header, so by itself it proves nothing: a limit or a log that believes it is
 talked past with one line of curl. Each proxy *appends* the address that it was asked from. So the
 header is read from the right, beginning with the peer of the connection: as long as an address
 belongs to a proxy of ours, what that proxy wrote before it is true. The first that does not is the
@@ -47,7 +47,7 @@ class TrustedProxies:
         """
         peer = scope.get("client")
         client = _parse(peer[0]) if peer else None
-        if not self._trusts(client):
+        if not (self._unix_socket if peer is None else self._trusts(client)):
             return client
         for hop in reversed(_hops(scope)):
             address = _parse(hop)
@@ -59,9 +59,7 @@ class TrustedProxies:
         return client
 
     def _trusts(self, address: Address | None) -> bool:
-        if address is None:
-            return self._unix_socket
-        return any(address in network for network in self._networks)
+        return address is not None and any(address in network for network in self._networks)
 
 
 def address_key(address: Address | None) -> str:

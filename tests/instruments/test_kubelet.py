@@ -178,7 +178,7 @@ def test_requests_go_to_the_ready_pods_in_turn():
 def test_without_a_ready_pod_requests_are_lost():
     story = watch(one_pod(answering(503), readiness=Probe("/ready")), seconds=20)
     assert story.lost == 20
-    assert story.requests[0] == Request(0.0, None, None)
+    assert story.requests[0] == Request(0.5, None, None)
 
 
 def test_errors_of_the_server_are_lost_and_errors_of_the_client_are_not():
@@ -210,7 +210,7 @@ def test_real_applications_are_probed_unchanged():
 
     @app.get("/ready")
     async def ready() -> str:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.75)
         return "yes"
 
     @app.get("/predict")
@@ -220,9 +220,9 @@ def test_real_applications_are_probed_unchanged():
         return "score"
 
     story = watch(one_pod(asgi(app), readiness=Probe("/ready")), seconds=10)
-    assert story.first_ready() == 0.5
+    assert story.first_ready() == 0.75
     assert story.requests[3].answer == Answer(200, '"score"')
-    assert story.lost == 1 + 4  # before it was ready, and after 5 s
+    assert story.lost == 1 + 5  # before it was ready, and after 5 s
 
 
 def test_the_same_deployment_has_the_same_story():

@@ -1,8 +1,9 @@
-"""The batcher against a reference that works the batches out from a list of arrivals.
+"""The batcher against a reference that works the batches out from event to event.
 
 Hypothesis makes up traffic: rows that come, are given up, or poison the model, while batches take
-as long as they take. Virtual time; every row has a time of its own (odd numbers of 1/1024 s, while
-calls and delays last even ones), so that no two things happen at once and rounding plays no part.
+as long as they take. Virtual time, in whole ticks, so that rounding plays no part; calls and delays
+last multiples of `STEP` ticks, and each row comes and goes at remainders of its own, so that no two
+things happen at once.
 """
 
 import asyncio
@@ -21,7 +22,9 @@ from companion.serving.batching import (
     QueueFullError,
 )
 
-TICK = 1 / 1024
+TICK = 1 / 2**20  # seconds
+STEP = 64
+MOST_ROWS = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,58 +46,66 @@ class Settings:
 
 @st.composite
 def traffic(draw):
-    gaps = draw(st.lists(st.integers(1, 40), min_size=1, max_size=25))
-    came = np.cumsum(gaps) * 4
+    gaps = draw(st.lists(st.integers(0, 40), min_size=1, max_size=MOST_ROWS))
     rows = []
-    for number, tick in enumerate(came):
-        patience = draw(st.one_of(st.just(math.inf), st.integers(0, 60).map(lambda n: 4 * n + 2)))
+    for number, step in enumerate(np.cumsum(gaps)):
+        came = int(step) * STEP + number + 1
+        patience = draw(st.one_of(st.none(), st.integers(0, 60)))
+        gives_up = math.inf if patience is None else came + patience * STEP + STEP // 2
         poison = draw(st.sampled_from([False, False, False, True]))
-        rows.append(Row(number, (tick + 1) * TICK, (tick + 1 + patience) * TICK, poison))
+        rows.append(Row(number, came * TICK, gives_up * TICK, poison))
     return rows
 
 
 configurations = st.builds(
     Settings,
     max_batch=st.integers(1, 6),
-    max_delay=st.integers(0, 30).map(lambda n: 4 * n * TICK),
+    max_delay=st.integers(0, 30).map(lambda n: n * STEP * TICK),
     max_queue=st.integers(1, 8),
     adaptive=st.booleans(),
-    seconds=st.integers(1, 50).map(lambda n: 4 * n * TICK),
+    seconds=st.integers(1, 50).map(lambda n: n * STEP * TICK),
 )
 
 
 def reference(rows, settings):
-    """The batches as `(time, numbers)`, and who was refused: worked out from event to event."""
+    """The batches as `(time, numbers)`, and who was refused."""
     batches, refused = [], set()
-    waiting, free_at, last_size, last_ended = [], -math.inf, 0, -math.inf
-    moments = sorted([(row.came, "comes", row) for row in rows]
-                     + [(row.gives_up, "leaves", row) for row in rows if row.gives_up < math.inf],
-                     key=lambda moment: moment[0])  # fmt: skip
-    while moments or waiting:
+    waiting, running, company = [], 0, 0
+    free_at = -math.inf  # of the call under way, or of the last one
+    moments = [(row.came, "comes", row) for row in rows]
+    moments += [(row.gives_up, "goes", row) for row in rows if row.gives_up < math.inf]
+    moments.sort(key=lambda moment: moment[0])
+    while moments or waiting or running:
         until = moments[0][0] if moments else math.inf
-        if waiting:
-            first = waiting[0].came
-            recent = first - last_ended <= settings.max_delay
-            wanted = settings.max_batch
-            if settings.adaptive:
-                wanted = min(wanted, last_size) if recent else 1
-            due = first if len(waiting) >= wanted else first + settings.max_delay
-            # Not before the model is free, nor before the last arrival made the decision.
-            starts = max(due, free_at, waiting[-1].came if due == first else due)
-            if starts < until:
-                batch, waiting = waiting[: settings.max_batch], waiting[settings.max_batch :]
-                batches.append((starts, [row.number for row in batch]))
-                free_at = last_ended = starts + settings.seconds
-                last_size = len(batch)
+        if running:
+            if free_at < until:
+                company, running = running + len(waiting), 0
                 continue
+        elif waiting and (leaves := _leaves(waiting, company, free_at, settings)) < until:
+            batch, waiting = waiting[: settings.max_batch], waiting[settings.max_batch :]
+            batches.append((leaves, [row.number for row in batch]))
+            free_at, running = leaves + settings.seconds, len(batch)
+            continue
         _, what, row = moments.pop(0)
-        if what == "leaves":
+        if what == "goes":
             waiting = [other for other in waiting if other is not row]
         elif len(waiting) >= settings.max_queue:
             refused.add(row.number)
         else:
             waiting.append(row)
     return batches, refused
+
+
+def _leaves(waiting, company, free_at, settings):
+    first, last = waiting[0].came, waiting[-1].came
+    if settings.adaptive:
+        expected = company if first - free_at <= settings.max_delay else 1
+        since = max(first, free_at)
+    else:
+        expected, since = settings.max_batch, first
+    # The row that makes the number complete lets them leave; the model must be free, too.
+    is_complete = len(waiting) >= min(expected, settings.max_batch)
+    return max(last if is_complete else since + settings.max_delay, free_at)
 
 
 class Thread(Executor):
@@ -156,7 +167,6 @@ def played(rows, settings):
             sleep=clock.asleep,
         ) as batcher:
             ends = await asyncio.gather(*(caller(batcher, row) for row in rows))
-            # A row that was given up in the model's hands may still be there.
         return [end for (end,) in ends], batcher.stats()
 
     ends, stats = asyncio.run(clock.run(main()))

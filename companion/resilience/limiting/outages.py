@@ -90,8 +90,9 @@ class Outage:
         """Log why the server was given up, once an outage."""
         if not self._reported:
             self._reported = True
+            kind = type(error).__name__
             logger.warning(
-                "limits are %r while %s is down: %r", self._when_down, self._server, error
+                "%s is down, limits are %s: %s: %s", self._server, self._when_down, kind, error
             )
 
     def _tell(self, transition: Transition) -> None:

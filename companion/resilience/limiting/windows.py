@@ -123,9 +123,11 @@ class SlidingLog(Algorithm[Log]):
         entries = state.entries
         total = used + cost
         if total > self.most:
-            # The first entry whose leaving makes enough room.
+            # The first entry whose leaving makes enough room; mostly that is the oldest.
             enough = state.gone + total - self.most
-            frees = entries[bisect_left(entries, enough, key=_used_up_to)][0]
+            frees, upto = entries[0]
+            if upto < enough:
+                frees = entries[bisect_left(entries, enough, key=_used_up_to)][0]
             return Decision(
                 False,
                 burst,

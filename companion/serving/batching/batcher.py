@@ -68,7 +68,8 @@ class MicroBatcher:
         max_batch: most rows in one call.
         max_delay: most seconds for which a row is held back from a free model for others to join.
         max_queue: most rows that wait; those in the model's hands do not count.
-        adaptive: hold rows back only where company is expected, see `Gathering`.
+        adaptive: hold rows back only where company is expected; otherwise always, as Triton does.
+            `Gathering` has both rules.
         row_errors: the errors of `predict` that one bad row causes; such a batch is halved and
             asked again until the row stands alone. Any other error reaches all rows of the batch.
         dtype: of the stacked rows.
@@ -116,7 +117,7 @@ class MicroBatcher:
         self._leaving: asyncio.Handle | None = None
         self._alarm: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._last_size, self._last_ended = 0, -math.inf
+        self._company, self._freed_at = 0, -math.inf
         self._batch_seconds = 0.0
         self._rows = self._batches = self._largest = 0
         self._failed = self._cancelled = self._refused = 0
@@ -207,7 +208,7 @@ class MicroBatcher:
         assert self._loop is not None
         _, first_came = next(iter(self._waiting.values()))
         leave_at = self._gathering.leave_at(
-            len(self._waiting), first_came, self._last_size, self._last_ended
+            len(self._waiting), first_came, self._company, self._freed_at
         )
         left = leave_at - self._clock()
         if left <= 0 or not self._accepts:
@@ -260,9 +261,10 @@ class MicroBatcher:
         now = self._clock()
         took = now - self._busy_since
         self._batch_seconds = (
-            took if self._last_size == 0 else _MEMORY * self._batch_seconds + (1 - _MEMORY) * took
+            took if self._company == 0 else _MEMORY * self._batch_seconds + (1 - _MEMORY) * took
         )
-        self._last_size, self._last_ended = len(callers), now
+        self._company = len(callers) + len(self._waiting)
+        self._freed_at = now
         self._busy_since = None
         self._consider()
 

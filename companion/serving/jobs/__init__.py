@@ -1,8 +1,8 @@
 """Batch jobs that survive: a file is accepted once, scored once, and never half done.
 
 `open_jobs` opens the store (SQLite or PostgreSQL), `Jobs` submits and asks, `Worker` does the work.
-`ModelScorer` (in `.scoring`) brings a saved model, `.routes` the HTTP side, `.celery` runs the same
-jobs on Celery.
+`ModelScorer` (in `.model_scorer`) brings a saved model, `.routes` the HTTP side, `.celery` runs the
+same jobs on Celery.
 """
 
 from companion.serving.jobs.errors import (

@@ -101,7 +101,7 @@ def _id(name: str, values: pa.Array) -> Reading:
         return _cast(values, good, pa.int64()), good
     if not pa.types.is_integer(values.type):
         raise ColumnTypeError(name, "whole numbers", str(values.type))
-    good = _mask(pc.and_(pc.is_valid(values), pc.greater_equal(values, 0)))
+    good = _mask(pc.greater_equal(values, pa.scalar(0, values.type)))
     if pa.types.is_uint64(values.type):
         good &= _mask(pc.less_equal(values, pa.scalar(LARGEST_ID, pa.uint64())))
     return _cast(values, good, pa.int64()), good
@@ -139,12 +139,17 @@ def _flag(name: str, values: pa.Array) -> Reading:
 
 
 def _category(name: str, values: pa.Array) -> Reading:
-    if not (_is_text(values) or _is_dictionary_of_text(values.type)):
+    known = pa.array(CATEGORIES)
+    if _is_dictionary_of_text(values.type):
+        # Word by word and not row by row: a long word stands there once, and may have many rows.
+        codes = pc.take(pc.index_in(values.dictionary, value_set=known), values.indices)
+    elif _is_text(values):
+        codes = pc.index_in(values, value_set=known)
+    else:
         raise ColumnTypeError(name, "text", str(values.type))
-    codes = pc.index_in(values, value_set=pa.array(CATEGORIES))
     good = _mask(pc.is_valid(codes))
-    known: NDArray[np.int32] = pc.fill_null(codes, 0).to_numpy(zero_copy_only=False)
-    return pd.Categorical.from_codes(known, dtype=_CATEGORY), good
+    places: NDArray[np.int32] = pc.fill_null(codes, 0).to_numpy(zero_copy_only=False)
+    return pd.Categorical.from_codes(places, dtype=_CATEGORY), good
 
 
 def _moment(name: str, values: pa.Array) -> Reading:

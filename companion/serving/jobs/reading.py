@@ -13,7 +13,7 @@ type without a fixed width.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,12 +35,14 @@ from companion.serving.jobs.checking import (
     reason_of,
 )
 from companion.serving.jobs.errors import (
+    ColumnTypeError,
     MissingColumnsError,
     TooManyRowsError,
     UnreadableFileError,
 )
 from companion.serving.jobs.job import Kind, Reject
 
+_TEXT = "category"
 _BATCH_ROWS = 65_536
 _LONGEST_LINE = 1 << 20
 _MOST_DECODED_BYTES_A_ROW = 512
@@ -112,7 +114,7 @@ def _without_repeats(
     return Batch(rows, frame, bad.astype("int64"), rule)
 
 
-def _require(names: Mapping[str, Any]) -> None:
+def _require(names: Collection[str]) -> None:
     missing = [name for name in NEEDED if name not in names]
     if missing:
         raise MissingColumnsError(missing)
@@ -120,16 +122,25 @@ def _require(names: Mapping[str, Any]) -> None:
 
 def _parquet(path: Path, max_rows: int) -> Iterator[Checked]:
     try:
-        with pq.ParquetFile(path, read_dictionary=["category"]) as file:
-            names = file.schema_arrow.names
-            present = [name for name in KNOWN if name in names]
-            _require(dict.fromkeys(present))
+        schema = pq.read_schema(path)
+        present = [name for name in KNOWN if name in schema.names]
+        _require(present)
+        _refuse_text(schema, present)
+        with pq.ParquetFile(path, read_dictionary=[_TEXT]) as file:
             _refuse_bombs(file.metadata, present, max_rows)
-            batches = file.iter_batches(_BATCH_ROWS, columns=present, use_threads=False)
-            for batch in batches:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=present, use_threads=False):
                 yield check({name: batch.column(name) for name in present})
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise UnreadableFileError(f"the Parquet file is damaged ({error})") from error
+
+
+def _refuse_text(schema: pa.Schema, names: list[str]) -> None:
+    """Numbers are numbers in Parquet; a column of long words, once unpacked, is a bomb."""
+    for name in names:
+        kind = schema.field(name).type
+        fixed = pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+        if name != _TEXT and not fixed:
+            raise ColumnTypeError(name, "values of a fixed width", str(kind))
 
 
 def _refuse_bombs(metadata: Any, names: list[str], max_rows: int) -> None:
@@ -150,30 +161,26 @@ def _refuse_bombs(metadata: Any, names: list[str], max_rows: int) -> None:
 def _csv(path: Path) -> Iterator[Checked]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         records = csv.reader(_lines(file), strict=True)
-        header, read = _next_records(records, 1, 0)
+        header = _next_records(records, 1)
         names = header[0] if header else []
         if not any(names):
             raise UnreadableFileError("its first line holds no column names")
         places = {name: names.index(name) for name in KNOWN if name in names}
         _require(places)
         _refuse_twice(names)
-        while True:
-            found, read = _next_records(records, _BATCH_ROWS, read)
-            if not found:
-                return
+        while found := _next_records(records, _BATCH_ROWS):
             yield _checked_records([one for one in found if one], len(names), places)
 
 
-def _next_records(records: Any, most: int, read: int) -> tuple[list[list[str]], int]:
-    """Up to `most` further records and how many there were so far; empty lines count as none."""
+def _next_records(records: Any, most: int) -> list[list[str]]:
+    """Up to `most` further records; an empty line is an empty one."""
     try:
-        found = list(islice(records, most))
+        return list(islice(records, most))
     except csv.Error as error:
         # Where quoting is broken nobody knows where the rows after it begin.
         raise UnreadableFileError(
-            f"quotes are broken somewhere after row {max(read - 1, 0):,} ({error})"
+            f"a quote is broken, in line {records.line_num:,} at the latest ({error})"
         ) from error
-    return found, read + len(found)
 
 
 def _lines(file: Any) -> Iterator[str]:

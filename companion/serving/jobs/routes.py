@@ -233,7 +233,7 @@ def batch_router(
         return StreamingResponse(
             _streamed(pieces, in_thread),
             media_type=CSV,
-            headers={"X-Rejected-Rows": str(found.rejected)},
+            headers={"Rejected-Rows": str(found.rejected)},
         )
 
     return router

@@ -6,13 +6,12 @@ speed of all others. So a piece that fails is cut in half, and the halves again:
 cost about 2k·log₂(n/k) extra calls, and nothing where there are none.
 
 That rests on a promise: *the score of a row depends on that row alone*. Features that look at other
-rows are made before, of the whole file (`ModelScorer.features`), or a row's history would end where
+rows are made before, of the whole file (`model_scorer`), or a row's history would end where
 its piece begins.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +20,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.features.defaults import FEATURES, UnknownFeatureError, feature_table
-from companion.models.artefacts import load_artefact
-from companion.models.onnx.model import OnnxModel
 from companion.serving.jobs.errors import InvalidScoresError
 
 Floats = NDArray[np.float64]
@@ -81,37 +77,3 @@ def _answer(score: Score, frame: pd.DataFrame) -> Floats:
             f"{len(frame)} rows were answered by scores of the shape {answer.shape}"
         )
     return answer
-
-
-@dataclass(frozen=True)
-class ModelScorer:
-    """A saved model as a worker needs it: `features` of a whole file, then `score` of a piece.
-
-    The file is its own history (as for `companion score`); frauds that it does not tell of
-    (`label_time`) were not reported.
-    """
-
-    model: OnnxModel
-    version: str
-
-    @classmethod
-    def of(cls, folder: str | os.PathLike[str]) -> ModelScorer:
-        """The artefact in `folder`, verified; raises what `load_artefact` raises, and
-        `UnknownFeatureError` where it was trained on others than are made here."""
-        artefact = load_artefact(folder)
-        unknown = [name for name in artefact.model.features if name not in FEATURES]
-        if unknown:
-            raise UnknownFeatureError(unknown)
-        return cls(artefact.model, artefact.sha256[:12])
-
-    def features(self, transactions: pd.DataFrame) -> pd.DataFrame:
-        """rows × the model's features, float64, index kept."""
-        if "label_time" not in transactions.columns:
-            never = pd.DatetimeIndex(np.full(len(transactions), "NaT", "datetime64[us]"), tz="UTC")
-            transactions = transactions.assign(label_time=never)
-        return feature_table(transactions, self.model.features)
-
-    def score(self, features: pd.DataFrame) -> Floats:
-        """The probability of fraud of each row."""
-        probabilities = self.model.predict_proba(features.to_numpy())
-        return np.asarray(probabilities[:, 1], dtype="float64")

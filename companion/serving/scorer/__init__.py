@@ -1,7 +1,14 @@
 """The scorer: features, cache, model and costs, and what stands in for each of them."""
 
 from companion.serving.scorer.decisions import USUAL_STAKES, Decision, Stakes
-from companion.serving.scorer.features import Features, FeatureSource, NoHistory, StateFeatures
+from companion.serving.scorer.features import (
+    Features,
+    FeatureSource,
+    LocalFeatures,
+    NoHistory,
+    RemoteFeatures,
+    StateFeatures,
+)
 from companion.serving.scorer.model import (
     NoProbabilityError,
     ServedModel,
@@ -16,9 +23,11 @@ __all__ = [
     "Decision",
     "FeatureSource",
     "Features",
+    "LocalFeatures",
     "NoHistory",
     "NoProbabilityError",
     "Predicted",
+    "RemoteFeatures",
     "Scorer",
     "ServedModel",
     "Stakes",

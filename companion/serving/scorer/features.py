@@ -1,6 +1,6 @@
 """Where the features of a request come from, and what is known of them: age, and if they are whole.
 
-A `FeatureSource` answers one question: what does the model see of this transaction? The answer says
+A feature source answers one question: what does the model see of this transaction? The answer says
 how old it is, for features that stopped being updated look exactly like features, and a score made
 of them looks exactly like a score.
 
@@ -11,7 +11,7 @@ store, which several machines share.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -36,10 +36,21 @@ class Features(NamedTuple):
     degraded: bool
 
 
-class FeatureSource(Protocol):
-    """Gives the features of one transaction. What it raises costs the features, not the answer."""
+@runtime_checkable
+class LocalFeatures(Protocol):
+    """Gives the features of one transaction from this process, in microseconds."""
 
-    async def read(self, transaction: Transaction) -> Features: ...
+    def read(self, transaction: Transaction) -> Features: ...
+
+
+class RemoteFeatures(Protocol):
+    """Gives them from elsewhere; its own time limits see to it that nobody waits for long."""
+
+    async def aread(self, transaction: Transaction) -> Features: ...
+
+
+FeatureSource = LocalFeatures | RemoteFeatures
+"""What either raises costs the features, and not the answer."""
 
 
 class StateFeatures:
@@ -59,7 +70,7 @@ class StateFeatures:
         self._single = SingleRow(state)
         self._max_age = max_age
 
-    async def read(self, transaction: Transaction) -> Features:
+    def read(self, transaction: Transaction) -> Features:
         """Features as of the transaction's time; it may have been observed before or not."""
         row = self._single(msgspec.structs.asdict(transaction))
         latest = self.state.latest_us

@@ -46,7 +46,7 @@ class ServedModel:
 
     def fraud(self, row: NDArray[np.float64]) -> float:
         """The probability of fraud (0–1) for 1 × `FEATURES`; raises `NoProbabilityError`."""
-        return as_probability(self.predict_proba(row)[0, 1])
+        return as_probability(self.predict_proba(row).item(0, 1))
 
     def predict_proba(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Probabilities (rows × 2) for rows × `FEATURES`."""

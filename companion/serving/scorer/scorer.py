@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from numpy.typing import NDArray
 
@@ -29,7 +29,13 @@ from companion.serving.batching import BatcherClosedError, MicroBatcher, QueueFu
 from companion.serving.holder import ModelHolder
 from companion.serving.schemas import Score, Source, Transaction
 from companion.serving.scorer.decisions import USUAL_STAKES, Stakes
-from companion.serving.scorer.features import Features, FeatureSource, NoHistory
+from companion.serving.scorer.features import (
+    Features,
+    FeatureSource,
+    LocalFeatures,
+    NoHistory,
+    RemoteFeatures,
+)
 from companion.serving.scorer.model import ServedModel, as_probability
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +82,8 @@ class Scorer:
             raise ValueError(f"base_rate is a share between 0 and 1; got {base_rate}")
         self.holder = holder
         self.source = source
+        self._local = source if isinstance(source, LocalFeatures) else None
+        self._remote = cast(RemoteFeatures, source)
         self.stakes = stakes
         self.base_rate = base_rate
         self.breaker = breaker or CircuitBreaker(name="features", open_for=5.0)
@@ -87,9 +95,17 @@ class Scorer:
 
     async def score(self, transaction: Transaction, request_id: str) -> Score:
         """The answer for `transaction`; raises nothing but `QueueFullError`."""
-        features = await self.features(transaction)
+        if self._local is not None:
+            features = self._features_here(self._local, transaction)
+        else:
+            features = await self.features(transaction)
         try:
-            probability, version, source = await self._predict(features)
+            if self.cache is None and self.batcher is None:
+                probability, version, source = self._ask(features)
+            elif self.cache is None:
+                probability, version, source = await self._ask_in_company(features)
+            else:
+                probability, version, source = await self._look_up(features, self.cache)
             self._model_trouble.is_over()
         except (QueueFullError, BatcherClosedError):
             raise
@@ -111,38 +127,51 @@ class Scorer:
 
     async def features(self, transaction: Transaction) -> Features:
         """What is known of `transaction`; those of a stranger where the source fails."""
+        if self._local is not None:
+            return self._features_here(self._local, transaction)
         try:
-            features = await self.breaker.acall(self.source.read, transaction)
-            self._features_trouble.is_over()
-            return features
-        except CircuitOpenError:
-            return self._stranger.read(transaction)
+            features = await self.breaker.acall(self._remote.aread, transaction)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-            self._features_trouble.told(error)
-            return self._stranger.read(transaction)
+            return self._without(transaction, error)
+        self._features_trouble.is_over()
+        return features
 
-    async def _predict(self, features: Features) -> Predicted:
-        if self.cache is None:
-            return await self._ask(features)
+    def _features_here(self, source: LocalFeatures, transaction: Transaction) -> Features:
+        try:
+            features = self.breaker.call(source.read, transaction)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+            return self._without(transaction, error)
+        self._features_trouble.is_over()
+        return features
+
+    def _without(self, transaction: Transaction, error: Exception) -> Features:
+        if not isinstance(error, CircuitOpenError):
+            self._features_trouble.told(error)
+        return self._stranger.read(transaction)
+
+    def _ask(self, features: Features) -> Predicted:
+        model = self.holder.current()
+        return Predicted(model.fraud(features.row), model.version, "model")
+
+    async def _ask_in_company(self, features: Features) -> Predicted:
+        if self.batcher is None:
+            return self._ask(features)
+        probability, version = await self.batcher.predict(features.row[0])
+        return Predicted(probability, version, "model")
+
+    async def _look_up(self, features: Features, cache: PredictionCache) -> Predicted:
         is_fresh = False
 
         async def compute() -> list[float | str]:
             nonlocal is_fresh
             is_fresh = True
-            asked = await self._ask(features)
+            asked = await self._ask_in_company(features)
             return [asked.probability, asked.version]
 
         # The value names its model too: a reload may come between the key and the computing.
-        cache = self.cache.for_version(self.holder.current().version)
-        probability, version = await cache.aget_or_compute(features.row[0], compute)
+        current = cache.for_version(self.holder.current().version)
+        probability, version = await current.aget_or_compute(features.row[0], compute)
         return Predicted(float(probability), str(version), "model" if is_fresh else "cache")
-
-    async def _ask(self, features: Features) -> Predicted:
-        if self.batcher is not None:
-            probability, version = await self.batcher.predict(features.row[0])
-            return Predicted(probability, version, "model")
-        model = self.holder.current()
-        return Predicted(model.fraud(features.row), model.version, "model")
 
     def _fallback(self, transaction: Transaction, features: Features, request_id: str) -> Score:
         decision = self.stakes.decide(self.base_rate, transaction.amount)

@@ -4,12 +4,16 @@ local function entry(index)
   if packed then return struct.unpack('<ddd', packed) end
 end
 
--- The first index from `low` on for which `holds(time, sum)`, by bisection; the length if none.
+-- The first index from `low` on for which `holds(time, sum)`; the length of the list if none.
+-- Mostly it is `low` itself, else it is found by bisection.
 local function first_where(low, holds)
+  local at, _, sum = entry(low)
+  if not at or holds(at, sum) then return low end
   local high = redis.call('LLEN', key)
+  low = low + 1
   while low < high do
     local middle = math.floor((low + high) / 2)
-    local at, _, sum = entry(middle)
+    at, _, sum = entry(middle)
     if holds(at, sum) then high = middle else low = middle + 1 end
   end
   return low

@@ -64,8 +64,8 @@ class PostgresqlHome(SqlHome):
             connection = self._connection()
             with connection.transaction():
                 yield _PostgresqlSession(connection, self._clock)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            self.close()  # the next call makes a new one
+        except psycopg.Error as error:
+            self.close()  # whatever state it is in, the next call makes a new one
             raise JobsUnavailableError(self.name, str(error).strip()) from error
 
     def _connection(self) -> Connection:
