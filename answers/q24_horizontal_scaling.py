@@ -449,7 +449,7 @@ class CacheOfKeyLocks:
         for name in sorted(features):
             value = features[name]
             text = value if isinstance(value, str) else repr(float(value) + 0.0)
-            digest.update(repr((name, type(value) is str, str(text))).encode())
+            digest.update(repr((name, isinstance(value, str), str(text))).encode())
         key = digest.hexdigest()
         with self.alone(key):
             found = self.asked(self.backend.get, key)

@@ -193,18 +193,13 @@ def a_good_id_is_taken_over(attempt, case):
             expected=[given],
             got=response.headers.get_list("x-request-id"),
         )
-
-
-@exercise.check(Stage.SHAPE, hint="take-over")
-def the_header_can_have_another_name(attempt, case):
-    """header= names the header, in any case"""
-    given = good_id(case)
-    app = attempt(service(), header="X-Correlation-ID")
-    (response,) = talk(app, ("/async", {"x-correlation-id": given}))
+    (response,) = talk(
+        attempt(service(), header="X-Trace"), ("/async", {"x-trace": "T1", "x-request-id": "R1"})
+    )
     case.equal(
-        given=f"header='X-Correlation-ID', and a request with x-correlation-id: {given}",
-        expected=given,
-        got=response.headers.get("x-correlation-id"),
+        given="header='X-Trace', and a request with x-trace: T1 and x-request-id: R1",
+        expected="T1",
+        got=response.headers.get("x-trace"),
     )
 
 
@@ -311,8 +306,8 @@ def the_applications_message_stays_its_own(attempt, case):
 
 @exercise.check(Stage.STRESS, hint="mixed-up")
 def requests_at_once_keep_their_own(attempt, case):
-    """a hundred requests under way at the same time each keep their own id"""
-    callers = 100
+    """fifty requests under way at the same time each keep their own id"""
+    callers = 50
     together = asyncio.Barrier(callers)
 
     async def app(scope, receive, send):
@@ -445,34 +440,6 @@ class MatchesWithADollar(RequestIdMiddleware):
     """`$` lets a final line feed through."""
 
     _fits = re.compile(rb"^[A-Za-z0-9_-]{1,64}$").match
-
-
-@exercise.wrong("rule")
-class LettersOfAllAlphabets(RequestIdMiddleware):
-    r"""`\w` on text matches é and ², too."""
-
-    @staticmethod
-    def _fits(value):
-        return re.fullmatch(r"[\w-]{1,64}", value.decode("latin-1"))
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(self.header, b"")
-        request_id = given.decode("latin-1") if self._fits(given) else uuid.uuid4().hex
-
-        async def send_with_id(message):
-            if message["type"] == "http.response.start":
-                pair = (self.header, request_id.encode("latin-1"))
-                message = {**message, "headers": [*message.get("headers", ()), pair]}
-            await send(message)
-
-        token = self._id.set(request_id)
-        try:
-            await self.app(scope, receive, send_with_id)
-        finally:
-            self._id.reset(token)
 
 
 class _Global:

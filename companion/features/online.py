@@ -13,7 +13,7 @@ then ends at a bucket's edge.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,7 @@ import pandas as pd
 from companion.features.definitions import ID, TIME, WindowFeature, check_names
 from companion.features.history import ConflictingEventError, InvalidValuesError
 from companion.features.pasts import (
+    NOTHING,
     Past,
     Sum,
     Transaction,
@@ -161,17 +162,24 @@ class OnlineWindows:
         `InvalidValuesError` and `ForgottenError`.
         """
         time, event_id = self._moment(transaction)
-        if self._since is not None and time < self._since:
-            raise ForgottenError(time, self._since)
+        self.refuse_forgotten(time)
         pasts = [
-            self._pasts[entity].get(_key(transaction, entity), _NOTHING)
-            for entity in self._entities
+            self._pasts[entity].get(_key(transaction, entity), NOTHING) for entity in self._entities
         ]
         ends = [past.place(time, event_id) for past in pasts]
         return {
             name: read(pasts[entity], time, ends[entity], transaction)
             for name, entity, read in self._readers
         }
+
+    def pasts(self, entity: Entity) -> Mapping[Key, Past]:
+        """The pasts of `entity`, as they are now and will be; for reading. Raises `KeyError`."""
+        return self._pasts[entity]
+
+    def refuse_forgotten(self, time: int) -> None:
+        """Raise `ForgottenError` for a time (microseconds since 1970) that is too long ago."""
+        if self._since is not None and time < self._since:
+            raise ForgottenError(time, self._since)
 
     def forget(self, before: object) -> None:
         """Drop what no question as of `before` or later can reach; earlier ones raise from now on.
@@ -214,7 +222,6 @@ class OnlineWindows:
                     insort(past.frauds.setdefault(delay, []), seen.time)
 
 
-_NOTHING = Past()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -60,6 +60,9 @@ class Past:
             del reported[: bisect_right(reported, time)]
 
 
+NOTHING = Past()
+"""The past of who has none; not to be inserted into."""
+
 Reader = Callable[[Past, int, int, Transaction], float]
 """A feature's value from the entity's past, the time and place in it of the event that asks, and
 that event itself."""

@@ -5,7 +5,9 @@ record; the secret is 256 bits from the system's randomness, of which only the S
 slow password hash would add nothing: it is for secrets that people choose and machines can guess.
 
 Looking up by id and then comparing digests with `hmac.compare_digest` tells a guesser nothing by
-the time it takes, and an unknown id is compared too. Refusals do not say which part was wrong.
+the time it takes, and an unknown id is compared too. Refusals do not say which part was wrong. A
+key that was proven once is found again by a keyed hash of its whole text (BLAKE2, the key drawn
+anew by each process), which nobody outside can compute and which takes half the time.
 
 The prefix lets secret scanners find a key that landed in a repository.
 """
@@ -26,6 +28,7 @@ from companion.storage import write_bytes
 
 _KEY = re.compile(rb"fsk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _NOBODY = b"\0" * 32
+_MARK = 32
 
 
 class ApiKeyError(Exception):
@@ -104,6 +107,8 @@ class KeyRing:
 
     def __init__(self, keys: Iterable[ApiKey]) -> None:
         self._keys: dict[bytes, tuple[bytes, ApiKey]] = {}
+        self._proven: dict[bytes, ApiKey] = {}
+        self._own = secrets.token_bytes(_MARK)
         for key in keys:
             if key.id.encode() in self._keys:
                 raise DuplicateKeyError(key.id)
@@ -113,6 +118,10 @@ class KeyRing:
         """The record of the key in a header's value; raises `UnknownKeyError`."""
         if presented is None:
             raise UnknownKeyError(is_missing=True)
+        mark = hashlib.blake2b(presented, key=self._own, digest_size=_MARK).digest()
+        proven = self._proven.get(mark)
+        if proven is not None:
+            return proven
         found = _KEY.fullmatch(presented)
         if found is None:
             raise UnknownKeyError(is_missing=False)
@@ -120,6 +129,7 @@ class KeyRing:
         is_right = hmac.compare_digest(hashlib.sha256(found[2]).digest(), expected)
         if key is None or not is_right:
             raise UnknownKeyError(is_missing=False)
+        self._proven[mark] = key  # at most one for each key
         return key
 
     def __iter__(self) -> Iterator[ApiKey]:

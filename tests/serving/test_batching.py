@@ -221,6 +221,22 @@ def test_callers_who_came_together_are_waited_for_together():
     assert model.batches == [[0, 1, 2, 3]] * 3
 
 
+def test_two_groups_of_callers_become_one():
+    model = Model()
+
+    async def scenario(batcher, clock):
+        async def caller(number, starts):
+            await clock.asleep(starts)
+            for _ in range(3):
+                await batcher.predict([number, 0])
+                await clock.asleep(0.125)
+
+        await asyncio.gather(*(caller(n, 0.5 if n < 3 else 0.0) for n in range(6)))
+
+    in_virtual_time(scenario, model)
+    assert [len(batch) for batch in model.batches] == [3, 6, 6, 3]
+
+
 def test_callers_who_stay_away_are_waited_for_once():
     async def scenario(batcher, clock):
         await every(batcher, range(4))

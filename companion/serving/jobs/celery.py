@@ -31,6 +31,11 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_ready
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from companion.serving.jobs.job import Job, JobState
 from companion.serving.jobs.store import Jobs
@@ -41,6 +46,10 @@ logger = logging.getLogger(__name__)
 TASK = "companion.score_batch"
 _PATIENCE = 1.0
 _MOST_WAITING = 1_000
+
+
+class BrokerUnavailableError(Exception):
+    """Redis, which brings Celery its messages, does not answer."""
 
 
 def celery_app(
@@ -75,12 +84,24 @@ def celery_app(
 def announcer(app: Celery) -> Callable[[Job], None]:
     """What tells Celery of an accepted job (`on_accepted` of the routes).
 
-    Raises `kombu.exceptions.OperationalError` within about a second where Redis is down. The job is
-    stored all the same, and announced when a Celery worker next starts.
+    Raises `BrokerUnavailableError` within about a second where Redis is down. The job is stored all
+    the same, and announced when a Celery worker next starts.
     """
+    # Celery's own connection tries again and again before it gives up; a request cannot wait.
+    url = app.connection_for_write().as_uri(include_password=True)
+    probe: Any = Redis.from_url(
+        url,
+        socket_timeout=_PATIENCE,
+        socket_connect_timeout=_PATIENCE,
+        retry=Retry(NoBackoff(), 0),
+    )
 
     def announce(job: Job) -> None:
-        app.send_task(TASK, [job.id], retry=False, ignore_result=True)
+        try:
+            probe.ping()
+            app.send_task(TASK, [job.id], retry=False, ignore_result=True)
+        except (RedisError, OperationalError) as error:
+            raise BrokerUnavailableError(str(error)) from error
 
     return announce
 

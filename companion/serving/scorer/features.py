@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,11 +71,12 @@ class StateFeatures:
 
     def read(self, transaction: Transaction) -> Features:
         """Features as of the transaction's time; it may have been observed before or not."""
-        row = self._single(msgspec.structs.asdict(transaction))
+        time = to_microseconds(transaction.time)
+        row = _row(self._single, transaction, time)
         latest = self.state.latest_us
         if latest is None:
             return Features(row, None, True)
-        age = max(0.0, (to_microseconds(transaction.time) - latest) / _SECOND)
+        age = (time - latest) / _SECOND if time > latest else 0.0
         return Features(row, age, age > self._max_age)
 
 
@@ -91,4 +91,18 @@ class NoHistory:
 
     def read(self, transaction: Transaction) -> Features:
         """Features of the row itself, the windows empty; degraded, of no age."""
-        return Features(self._single(msgspec.structs.asdict(transaction)), None, True)
+        row = _row(self._single, transaction, to_microseconds(transaction.time))
+        return Features(row, None, True)
+
+
+def _row(single: SingleRow, transaction: Transaction, time: int) -> NDArray[np.float64]:
+    return single.of(
+        transaction.transaction_id,
+        time,
+        transaction.customer_id,
+        transaction.merchant_id,
+        transaction.device_id,
+        transaction.amount,
+        transaction.distance_km,
+        transaction.is_online,
+    )

@@ -6,6 +6,7 @@
 
 from companion.serving.triton.client import BatchCounts, InferenceError, KServeClient
 from companion.serving.triton.model import DynamicBatching, Tensor, TritonModel
+from companion.serving.triton.record import Load, Record
 from companion.serving.triton.server import (
     TritonMissingError,
     TritonServer,
@@ -18,6 +19,8 @@ __all__ = [
     "DynamicBatching",
     "InferenceError",
     "KServeClient",
+    "Load",
+    "Record",
     "Tensor",
     "TritonMissingError",
     "TritonModel",
