@@ -8,7 +8,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test demo book bench check doctor
+.PHONY: help setup lab test demo serve book bench check doctor
 
 help: ## say what there is (this)
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | tr '@' '\t' | expand -t 16
@@ -24,6 +24,9 @@ test: setup ## prove: every test, stored outputs and other parameters included
 
 demo: setup ## show: the interactive demos, for a projector
 	@.venv/bin/companion demo $(ARGS)
+
+serve: setup ## score: the fraud-scoring API on this machine, with a key for this run
+	@.venv/bin/companion serve $(ARGS)
 
 book: setup ## print: all notebooks as one HTML book with search
 	@.venv/bin/companion book $(ARGS)

@@ -85,6 +85,26 @@ def answering(status=200, body=b"{}", headers=()):
     return app
 
 
+def request_for(path):
+    """A whole scope for GET `path`, as a server makes it."""
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [],
+        "server": ("127.0.0.1", 8000),
+    }
+
+
+async def receive():
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
 class Answer:
     """What a client gets: status, headers (the last of each name) and body."""
 
@@ -104,17 +124,10 @@ def ask(attempt, path="/v1/predict", *, app=None, now=DEPRECATED, **settings):
     middleware = attempt(app or answering(), "/v1", **fixed | settings, clock=lambda: now)
     messages = []
 
-    async def receive():
-        return {"type": "http.request", "body": b""}
-
     async def send(message):
         messages.append(message)
 
-    async def run():
-        scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
-        await middleware(scope, receive, send)
-
-    run_in_virtual_time(run())
+    run_in_virtual_time(middleware(request_for(path), receive, send))
     return Answer(messages)
 
 
@@ -261,10 +274,9 @@ def the_clock_is_read_for_each_request(attempt, case):
             seen.append(message["status"])
 
     async def run():
-        scope = {"type": "http", "method": "GET", "path": "/v1/x", "root_path": "", "headers": []}
-        await middleware(dict(scope), None, send)
+        await middleware(request_for("/v1/x"), receive, send)
         for now["is"] in times:
-            await middleware(dict(scope), None, send)
+            await middleware(request_for("/v1/x"), receive, send)
 
     run_in_virtual_time(run())
     case.equal(given="a day before, at, and after sunset_at", expected=[200, 410, 410], got=seen)

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from companion.cli import proving, publishing, scoring, side, studying, tuning
+from companion.cli import proving, publishing, scoring, serve, side, studying, tuning, worker
 from companion.cli.errors import CommandError
 
 app = typer.Typer(
@@ -40,6 +40,8 @@ app.command("book", rich_help_panel=PUBLISH)(publishing.book)
 app.command("slides", rich_help_panel=PUBLISH)(publishing.slides)
 app.command("picture", rich_help_panel=PUBLISH)(publishing.picture)
 app.command("map", rich_help_panel=PUBLISH)(publishing.overview)
+app.command("serve", rich_help_panel=USE)(serve.serve)
+app.command("worker", rich_help_panel=USE)(worker.worker)
 app.command("score", rich_help_panel=USE)(scoring.score)
 app.command("tune", rich_help_panel=USE)(tuning.tune)
 

@@ -2,9 +2,9 @@
 
 `companion.features.defaults` says what the features are, as formulas over columns, and
 `companion.features.pasts` how any window is read. Both pay for being general: a column of one row
-costs an array for each step of each formula, a window a call. Here the same arithmetic runs on plain
-numbers, written for these twelve, and only what could differ in the last digit (logarithms, sine,
-cosine) still goes through NumPy, two values at a call.
+costs an array for each step of each formula, a window a call. Here the same arithmetic runs on
+plain numbers, written for these twelve, and only what could differ in the last digit (logarithms,
+sine, cosine) still goes through NumPy, two values at a call.
 
 That is a second writing of one thing, and nobody should believe it. A test holds every value of
 whole tables against the first writing, bit by bit.

@@ -24,7 +24,7 @@ COMMANDS = (
     *("lab", "next", "demo", "doctor", "kernel"),
     *("test", "validate", "check", "bench", "side"),
     *("book", "slides", "picture", "map"),
-    *("score", "tune"),
+    *("serve", "worker", "score", "tune"),
 )
 
 

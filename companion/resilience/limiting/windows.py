@@ -3,9 +3,10 @@
 All three say "so many units per window" and differ in where the window begins. A *fixed* window
 begins at a multiple of its length, so twice the limit passes around such a moment. A *log* looks
 back exactly one window from now and pays for it with one entry per hit. The *sliding counter* keeps
-the totals of the current and the previous fixed window and assumes that the previous one was spent
-evenly; Cloudflare described it in 2017 (*How we built rate limiting capable of scaling to millions
-of domains*), and with real traffic it is wrong in a few requests of a hundred thousand.
+the totals of the current and the previous fixed window and supposes that the previous one was spent
+evenly. Cloudflare described it in 2017 (*How we built rate limiting capable of scaling to millions
+of domains*) and found few wrong decisions in real traffic; who spends a window at its very end gets
+more than the limit after it, and who always pushes against a small limit gets somewhat less.
 """
 
 from __future__ import annotations

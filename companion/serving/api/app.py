@@ -83,6 +83,8 @@ def create_app(service: Service) -> ScoringApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if service.access is not None:
+                stack.enter_context(service.access)
             if batcher is not None:
                 await stack.enter_async_context(batcher)
             if explaining is not None:

@@ -16,7 +16,7 @@ from companion.serving.jobs import Jobs
 from companion.serving.keys import KeyRing
 from companion.serving.proxies import TrustedProxies
 from companion.serving.scorer import Scorer
-from companion.serving.tracing import Served
+from companion.serving.tracing import AccessLines
 from companion.serving.tracing.telemetry import OFF, Telemetry
 
 
@@ -43,7 +43,7 @@ class Service:
         background: rows × `FEATURES` that explanations compare with; `None`: no explanations.
         health: `None` for one critical check, that there is a model.
         traces: see `companion.serving.tracing`.
-        access: is told of every request; `None`: nobody is.
+        access: writes a line for each request, while the application runs; `None`: nobody does.
         v1: the dates of the first version's end.
         clock: the time now, with its zone.
     """
@@ -61,6 +61,6 @@ class Service:
     background: NDArray[np.float64] | None = None
     health: HealthRegistry | None = None
     traces: Telemetry = OFF
-    access: Callable[[Served], None] | None = None
+    access: AccessLines | None = None
     v1: Deprecation = Deprecation()
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
