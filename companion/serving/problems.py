@@ -117,6 +117,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400 and isinstance(error.__cause__, ValueError | RecursionError):
+        # FastAPI tells broken JSON from JSON that Python cannot read: no UTF-8, too deep, a number
+        # of a million digits. To whoever sent it they are one.
+        item = {"type": "json_invalid", "loc": ["body"], "msg": "The body cannot be read as JSON"}
+        return problem_response(422, INVALID, errors=[item])
     title = _phrase(error.status_code)
     detail = error.detail if isinstance(error.detail, str) and error.detail != title else None
     return problem_response(error.status_code, title, detail, headers=error.headers)

@@ -42,7 +42,7 @@ LONGEST_DISTANCE = 20_040.0
 """Kilometres: half the way around the Earth."""
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
-"""The first moment that is too late."""
+"""The first moment that is too late. Others are mistakes: milliseconds for seconds, a default."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 _WRONG_CENTURY = "the time lies outside 2000–2099"
@@ -100,7 +100,10 @@ class TransactionIn(BaseModel):
         AwareDatetime,
         BeforeValidator(_rfc_3339),
         WithJsonSchema({"type": "string", "format": "date-time"}),
-        Field(description="RFC 3339 with its zone", examples=["2026-03-01T12:30:00Z"]),
+        Field(
+            description="RFC 3339 with its zone, from 2000 to 2099",
+            examples=["2026-03-01T12:30:00Z"],
+        ),
     ]
     customer_id: Annotated[_IdIn, Field(examples=[17])]
     merchant_id: Annotated[_IdIn, Field(examples=[4])]

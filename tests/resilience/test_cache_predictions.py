@@ -279,6 +279,11 @@ def test_a_setting_that_makes_no_sense_is_named(settings, named):
         cached(**settings)
 
 
+def test_the_present_version_is_the_cache_itself():
+    cache = cached()
+    assert cache.for_version("v1") is cache
+
+
 def test_a_twin_needs_a_version_too():
     with pytest.raises(ValueError, match="version"):
         cached().for_version("")

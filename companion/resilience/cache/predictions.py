@@ -114,7 +114,12 @@ class PredictionCache:
         self._tally = _Tally()
 
     def for_version(self, version: str) -> PredictionCache:
-        """The same cache (home, breaker, counts) for another version of the model."""
+        """The same cache (home, breaker, counts) for another version of the model.
+
+        Cheap enough for every request: the present version is this very object.
+        """
+        if version == self.version:
+            return self
         if not version:
             raise ValueError("version is not empty: a prediction belongs to its model")
         twin = copy.copy(self)

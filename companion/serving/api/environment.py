@@ -25,6 +25,7 @@ Traces follow OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT` and s
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import sys
@@ -54,6 +55,8 @@ from companion.serving.tracing import AccessLines
 from companion.serving.tracing.telemetry import telemetry_from_environment
 
 _CACHE_SECONDS = 60.0
+_JOBS_SECONDS = 2.0
+"""How long somebody who asks for a job waits for the store before it is a 503."""
 _BASE_RATE = 0.01
 _USUAL_MAX_AGE = 86_400.0
 
@@ -119,7 +122,12 @@ class Settings:
 
 def app_from_environment() -> ScoringApp:
     """For `uvicorn --factory companion.serving.api:app_from_environment`; raises `SettingError`."""
-    return create_app(service_of(Settings.of(os.environ)))
+    app = create_app(service_of(Settings.of(os.environ)))
+    # The process is this application's alone, and what is there now stays: the collector need not
+    # walk through the history of all customers again and again.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def service_of(
@@ -195,7 +203,7 @@ def _jobs(settings: Settings) -> Jobs | None:
     if settings.jobs_url is None:
         return None
     try:
-        return open_jobs(settings.jobs_url, uploads=settings.uploads)
+        return open_jobs(settings.jobs_url, uploads=settings.uploads, timeout=_JOBS_SECONDS)
     except ValueError as error:
         raise SettingError("COMPANION_JOBS_URL", str(error)) from error
 

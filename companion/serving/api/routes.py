@@ -31,7 +31,7 @@ from companion.serving.scorer import Scorer
 from companion.serving.tracing import current_request_id
 
 KEY_SCHEME = "ApiKey"
-_REFUSED = documented(ProblemOut, (401, 408, 413, 415, 429, 431, 500))
+_REFUSED = documented(ProblemOut, (415,))
 _INVALID = documented(InvalidOut, (422,))
 
 
@@ -105,10 +105,7 @@ def metrics_router(metrics: ServiceMetrics) -> APIRouter:
     @router.get(
         "/metrics",
         response_class=Response,
-        responses={
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-            **documented(ProblemOut, (401,)),
-        },
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         summary="For Prometheus",
     )
     async def show() -> Response:
@@ -134,13 +131,22 @@ def complete_document(app: FastAPI, open_prefixes: tuple[str, ...]) -> None:
                 KEY_SCHEME: scheme.model_dump(mode="json", by_alias=True, exclude_none=True)
             }
             for path, operations in document["paths"].items():
-                if not path.startswith(open_prefixes):
-                    for operation in operations.values():
-                        operation["security"] = [{KEY_SCHEME: []}]
+                for operation in operations.values():
+                    _add_refusals(operation, needs_key=not path.startswith(open_prefixes))
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_refusals(operation: dict[str, Any], *, needs_key: bool) -> None:
+    """What is refused before a route is reached can happen on every one."""
+    refusals = documented(ProblemOut, (401, 429) if needs_key else ())
+    refusals |= documented(ProblemOut, (408, 413, 431, 500))
+    for status, refusal in refusals.items():
+        operation["responses"].setdefault(str(status), refusal)
+    if needs_key:
+        operation["security"] = [{KEY_SCHEME: []}]
 
 
 def _add_problems(schemas: dict[str, Any]) -> None:

@@ -153,16 +153,18 @@ def open_jobs(
     max_bytes: int = MAX_BYTES,
     max_rows: int = MAX_ROWS,
     most_rejects: int = MOST_REJECTS,
+    timeout: float = 10.0,
     clock: Callable[[], float] = time.time,
 ) -> Jobs:
     """The jobs in `sqlite:///file.db` or `postgresql://…`.
 
     `uploads` is the folder for what clients send; beside an SQLite file it is made by default
     (`file.db.uploads`), with a server it has to be given, and seen by all machines that work.
+    `timeout` is how many seconds a server may take to answer.
 
     Raises `ValueError`, `JobsUnavailableError`, and what opening an SQLite file raises.
     """
-    home = open_home(url, clock=clock)
+    home = open_home(url, timeout=timeout, clock=clock)
     if uploads is None:
         if not url.startswith("sqlite:"):
             raise ValueError(f"{home.name} needs a folder for uploads that all workers see")

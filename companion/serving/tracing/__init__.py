@@ -16,6 +16,7 @@ from companion.serving.tracing.request_id import (
     current_request_id,
     forward_request_id,
     new_request_id,
+    request_id_of,
 )
 from companion.serving.tracing.server_timing import ServerTiming, span
 
@@ -32,5 +33,6 @@ __all__ = [
     "json_logging",
     "new_request_id",
     "note_ids",
+    "request_id_of",
     "span",
 ]

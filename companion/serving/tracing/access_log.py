@@ -2,9 +2,10 @@
 
 A log call formats and writes while the client waits: tens of microseconds, and more when the
 reader of the pipe is slow. Here the request only puts a tuple into a bounded buffer, and a thread
-writes what has gathered, many lines by one call, a few times a second. The price: a process that
-is killed loses the last fraction of a second, and while the buffer is full new lines are lost,
-which the next write counts aloud.
+writes what has gathered, many lines by one call, a few times a second; several processes may share
+the pipe, since no call is longer than what a pipe takes whole. The price: a process that is killed
+loses the last fraction of a second, and while the buffer is full new lines are lost, which the next
+write counts aloud.
 """
 
 import json
@@ -12,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import NamedTuple, Self, TextIO
@@ -23,6 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from companion.serving.tracing.request_id import current_request_id
 
 _LOG = logging.getLogger(__name__)
+_WHOLE = 4096
+"""ASCII characters that Linux puts into a pipe whole, whoever else writes to it (PIPE_BUF)."""
 
 
 class Served(NamedTuple):
@@ -120,22 +123,44 @@ class AccessLines:
             self._waiting.append(served)
 
     def write(self) -> None:
-        """Write what waits, by one call of the stream; raises what the stream raises."""
+        """Write what waits, in as few calls of the stream as keep lines whole.
+
+        Raises what the stream raises; the lines of the call that failed count as lost.
+        """
         with self._write_lock:
-            lines = [_line(self._waiting.popleft()) for _ in range(len(self._waiting))]
-            taken = len(lines)
-            lost = self._lost - self._told_lost
-            if lost:
-                lines.append(json.dumps({"level": "WARNING", "logger": "access", "lost": lost}))
-            if not lines:
-                return
-            try:
-                self._stream.write("\n".join(lines) + "\n")
-                self._stream.flush()
-            except BaseException:
-                self._told_lost -= taken  # to be said by the next write
-                raise
-            self._told_lost += lost
+            for lines in self._fitting():
+                try:
+                    self._put("".join(lines))
+                except BaseException:
+                    self._told_lost -= len(lines)  # to be said later
+                    raise
+            if lost := self._lost - self._told_lost:
+                told = {"level": "WARNING", "logger": "access", "lost": lost}
+                self._put(json.dumps(told) + "\n")
+                self._told_lost += lost
+
+    def _fitting(self) -> Iterator[list[str]]:
+        """What waits now, as lines that one call may write.
+
+        They are made between the calls, not all at first: a call lets go of Python's lock, so the
+        event loop never waits for more than a few lines to be made.
+        """
+        lines: list[str] = []
+        size = 0
+        for _ in range(len(self._waiting)):
+            line = _line(self._waiting[0])
+            if lines and size + len(line) > _WHOLE:
+                yield lines
+                lines, size = [], 0
+            self._waiting.popleft()
+            lines.append(line)
+            size += len(line)
+        if lines:
+            yield lines
+
+    def _put(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -173,4 +198,4 @@ def _line(served: Served) -> str:
     }
     if served.trace_id:
         told["trace_id"] = served.trace_id
-    return json.dumps(told).replace("\x7f", "\\u007f")
+    return json.dumps(told).replace("\x7f", "\\u007f") + "\n"

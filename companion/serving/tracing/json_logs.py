@@ -21,7 +21,7 @@ from opentelemetry import trace
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from companion.serving.tracing.request_id import current_request_id
+from companion.serving.tracing.request_id import current_request_id, request_id_of
 
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _IDS = "companion_ids"  # the attribute of a record that `note_ids` sets
@@ -66,11 +66,13 @@ def json_logging(
 def note_ids(record: logging.LogRecord) -> bool:
     """A logging filter that lets everything through and notes the current ids on the record.
 
+    Where there is no request any more, an exception that ended one still tells its id.
     A handler that hands records to another thread (`QueueHandler`) needs it too: the ids are those
     of the thread and task that log.
     """
     ids = {}
-    if request_id := current_request_id():
+    error = record.exc_info[1] if record.exc_info else None
+    if request_id := current_request_id() or (error and request_id_of(error)):
         ids["request_id"] = request_id
     context = trace.get_current_span().get_span_context()
     if context.is_valid:

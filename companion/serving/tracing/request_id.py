@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = "x-request-id"
 
+_NOTE = "request id: "
 _is_acceptable = re.compile(rb"[A-Za-z0-9_-]{1,64}").fullmatch
 _is_header_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, token
 _request_id: ContextVar[str] = ContextVar("companion_request_id", default="")
@@ -29,6 +30,12 @@ _request_id: ContextVar[str] = ContextVar("companion_request_id", default="")
 def current_request_id() -> str:
     """The id of the request that is being served here, `""` outside of any."""
     return _request_id.get()
+
+
+def request_id_of(error: BaseException) -> str:
+    """The id of the request that `error` ended, `""` where `RequestId` did not see it pass."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_NOTE)]
+    return notes[-1].removeprefix(_NOTE) if notes else ""
 
 
 def new_request_id() -> str:
@@ -43,8 +50,9 @@ class RequestId:
     what a framework adds stands inside its error handling.
 
     The id is the request's `header` where that matches `[A-Za-z0-9_-]{1,64}`, else `new_id()`. If
-    `app` raises before it has begun to answer, the answer is a bare 500 that carries the id, and
-    the exception goes on to the server, which logs it. An id that `app` sends itself is replaced.
+    `app` raises before it has begun to answer, the answer is a bare 500 that carries the id. The
+    exception goes on to the server with the id as a note (PEP 678), since the server logs it when
+    the request's context is gone. An id that `app` sends itself is replaced.
 
     Raises:
         ValueError: `header` cannot be the name of an HTTP header.
@@ -90,7 +98,8 @@ class RequestId:
         token = _request_id.set(request_id)
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception:
+        except Exception as error:
+            error.add_note(f"{_NOTE}{request_id}")
             if not has_begun:
                 await _answer_500(send, pair, request_id)
             raise

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
 
+from companion.instruments.faulty_link import HUNG, WELL, FaultyLink
 from companion.serving.jobs import (
     Failure,
     IdempotencyConflictError,
@@ -386,6 +388,18 @@ def test_a_server_that_is_not_there_is_named_without_its_password():
         PostgresqlHome("postgresql://user:secret@127.0.0.1:1/x", timeout=1)
     assert "secret" not in str(down.value)
     assert "127.0.0.1:1" in down.value.home
+
+
+def test_a_server_that_hangs_is_waited_for_so_long_and_no_longer(postgresql_url):
+    [folder] = parse_qs(urlsplit(postgresql_url).query)["host"]
+    with FaultyLink(f"{folder}/.s.PGSQL.5432") as link:
+        home = PostgresqlHome(f"postgresql://postgres@127.0.0.1:{link.port}/postgres", timeout=0.1)
+        link.become(HUNG)
+        with pytest.raises(JobsUnavailableError, match="no answer within"):
+            home.now()
+        link.become(WELL)
+        assert home.now() > 1e9
+        home.close()
 
 
 def test_a_broken_connection_is_an_error_once_and_replaced(postgresql_url):

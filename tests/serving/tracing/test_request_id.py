@@ -16,6 +16,7 @@ from companion.serving.tracing import (
     current_request_id,
     forward_request_id,
     new_request_id,
+    request_id_of,
 )
 
 GENERATED = re.compile("[0-9a-f]{32}").fullmatch
@@ -172,6 +173,22 @@ def test_the_servers_own_log_still_gets_the_exception():
         return sent
 
     assert asyncio.run(run()) == ["http.response.start", "http.response.body"]
+
+
+def test_an_exception_that_goes_on_carries_the_id_of_its_request():
+    error = KeyError("the same object each time")
+    assert request_id_of(error) == ""
+
+    async def app(scope, receive, send):
+        raise error
+
+    async def drop(message):
+        pass
+
+    for name in ("n1", "n2"):
+        with pytest.raises(KeyError):
+            asyncio.run(RequestId(app, new_id=lambda name=name: name)(SCOPE, nothing, drop))
+        assert request_id_of(error) == name
 
 
 def test_an_application_that_raises_in_the_middle_of_its_answer_sends_no_second_one():

@@ -278,7 +278,7 @@ def exporter(tmp_path, monkeypatch):
 
 
 def test_with_an_endpoint_and_no_exporter_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("companion.serving.tracing.telemetry._EXPORTER", "nowhere.to.be.found")
     with pytest.raises(ExporterMissingError, match="install opentelemetry-exporter-otlp") as told:
         telemetry_from_environment(ENDPOINT)
     assert told.value.variable == "OTEL_EXPORTER_OTLP_ENDPOINT"

@@ -105,10 +105,13 @@ class JobsHome(Protocol):
         ...
 
 
-def open_home(url: str, *, clock: Callable[[], float] = time.time) -> JobsHome:
+def open_home(
+    url: str, *, timeout: float = 10.0, clock: Callable[[], float] = time.time
+) -> JobsHome:
     """The home behind `url`: `sqlite:///file.db`, or `postgresql://…`.
 
-    `clock` (seconds since 1970, the same for all processes) is SQLite's; a server has its own.
+    `timeout` is how many seconds a server may take to answer. `clock` (seconds since 1970, the same
+    for all processes) is SQLite's; a server has its own.
 
     Raises `ValueError` for any other, what opening an SQLite file raises, and
     `JobsUnavailableError`.
@@ -121,5 +124,5 @@ def open_home(url: str, *, clock: Callable[[], float] = time.time) -> JobsHome:
     if scheme in ("postgresql", "postgres"):
         from companion.serving.jobs.homes.postgresql import PostgresqlHome
 
-        return PostgresqlHome(url)
+        return PostgresqlHome(url, timeout=timeout)
     raise ValueError(f"no home of jobs for {scheme!r}: sqlite:///file.db, postgresql://…")

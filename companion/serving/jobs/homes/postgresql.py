@@ -25,10 +25,28 @@ from companion.serving.jobs.homes.sql import Rows, SqlHome
 
 SERVER_CLOCK = "extract(epoch from clock_timestamp())::double precision"
 
+_GRACE = 1.0
+
 _SCHEMA_LOCK = 4_915_115
 """An arbitrary number: two processes that make the tables at once would clash over them."""
 
-Connection = psycopg.Connection[dict[str, Any]]
+
+class Connection(psycopg.Connection[dict[str, Any]]):
+    """One whose every wait for the server ends after `patience` seconds, and with it the connection.
+
+    The server's own `statement_timeout` ends a slow statement; a server that hangs, or a network
+    that swallows its answer, would be waited for for ever.
+    """
+
+    patience: float
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        patience = self.patience if timeout is None else timeout
+        try:
+            return super().wait(gen, interval, patience)
+        except psycopg.errors._WaitTimeout as error:
+            self.pgconn.finish()  # nobody knows what is still to come over it
+            raise psycopg.OperationalError(f"no answer within {patience:g} s") from error
 
 
 class PostgresqlHome(SqlHome):
@@ -71,13 +89,15 @@ class PostgresqlHome(SqlHome):
     def _connection(self) -> Connection:
         connection: Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None or connection.broken:
-            connection = psycopg.connect(
+            connection = Connection.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=max(2, round(self._timeout)),
                 options=f"-c statement_timeout={round(self._timeout * 1000)}",
                 row_factory=dict_row,
             )
+            # The server gets the chance to say by itself that a statement took too long.
+            connection.patience = self._timeout + _GRACE
             self._of_thread.connection = connection
         return connection
 
