@@ -70,7 +70,7 @@ exercise = Exercise(
     },
 )
 
-PATIENCE = 1.0  # seconds after which a caller that is not answered counts as forgotten
+PATIENCE = 0.6  # seconds after which a caller that is not answered counts as forgotten
 
 
 class Model:
@@ -204,7 +204,7 @@ def later_rows_do_not_restart_the_delay(attempt, case):
     async def main():
         batcher = attempt(Model(), max_batch=10_000, max_delay=0.05)
         callers = []
-        while len(callers) < 60 and not (callers and callers[0].done()):
+        while len(callers) < 40 and not (callers and callers[0].done()):
             callers.append(asyncio.ensure_future(ask(batcher, 1.0)))
             await asyncio.sleep(0.01)
         is_answered = callers[0].done()
@@ -215,7 +215,7 @@ def later_rows_do_not_restart_the_delay(attempt, case):
 
     case.true(
         asyncio.run(main()),
-        given="a row every 10 ms, 60 of them, max_delay=0.05",
+        given="a row every 10 ms, 40 of them, max_delay=0.05",
         expected="the first row is answered before the last one comes",
         got="it still waits",
     )

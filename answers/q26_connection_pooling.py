@@ -60,6 +60,10 @@ exercise = Exercise(
             "A new customer has no row yet.",
             "Ask for one row or none (one_or_none, first), and return None for none.",
         ),
+        "errors": (
+            "The database failed, and your caller takes it for a customer without a row.",
+            "Let errors of the database through; only an empty result is None.",
+        ),
         "give-back": (
             "The statement failed. Where is the connection now?",
             "Use it in a `with` block, which gives it back whatever happens.",
@@ -268,6 +272,7 @@ def the_connection_goes_back(attempt, case):
             OperationalError,
             lambda: database.fetch_features(1),
             given="the table is gone",
+            hint="errors",
         )
         case.equal(
             given=f"{type(error).__name__}: connections held", expected=0, got=held(database.engine)
@@ -498,6 +503,17 @@ class ExactlyOne(Database):
         query = text("SELECT * FROM customer_features WHERE customer_id = :customer")
         with self.engine.connect() as connection:
             return dict(connection.execute(query, {"customer": customer_id}).mappings().one())
+
+
+@exercise.wrong("errors")
+class NothingFound(Database):
+    """Says None for every error: a broken table looks like a new customer."""
+
+    def fetch_features(self, customer_id):
+        try:
+            return super().fetch_features(customer_id)
+        except SQLAlchemyError:
+            return None
 
 
 @exercise.wrong("give-back")

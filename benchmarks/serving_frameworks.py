@@ -14,22 +14,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import httpx
 import joblib
-import numpy as np
 import pandas as pd
 
 from benchmarks._http_load import HttpLoad, Target, interleaved
 from companion.cli.side import side_environment
 from companion.features import feature_matrix
-from companion.instruments import Row, SubprocessServer, free_port
+from companion.instruments import Row, ServerNotReadyError, SubprocessServer, free_port
 from companion.models.artefact_metadata import TrainingRecord
 from companion.models.artefacts import save_artefact
 from companion.models.families import make_forest
@@ -44,6 +44,7 @@ _HERE = Path(__file__).parent
 _ROWS, _PAST, _ASKED = 12_000, 10_000, 200
 _SECONDS, _ROUNDS = 3.0, 3
 _STARTING = 120.0
+_TOLERANCE = 1e-5
 _QUIET = {
     "BENTOML_DO_NOT_TRACK": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -87,33 +88,73 @@ class _Contender:
 def run() -> list[Row]:
     with TemporaryDirectory() as name, ExitStack() as stack:
         world = _world(Path(name))
-        contenders = {"ours, /v2/predict": _ours(world), **_plain(world)}
-        missing = []
+        contenders, missing = {"ours, /v2/predict": _ours(world), **_plain(world)}, []
+        for contender in contenders.values():
+            stack.enter_context(_server(contender, world))
         for framework, side in _FRAMEWORKS.items():
             environment = side_environment(side, Workbook.find().root)
-            if environment.is_current():
-                version = _version(environment.pins)
-                contenders[f"{framework} {version}"] = _framework(side, environment.python, world)
-            else:
-                missing.append(Row(framework, f"not set up: 'companion side {side}'", math.nan, ""))
-        for contender in contenders.values():
-            stack.enter_context(
-                SubprocessServer(
-                    contender.command,
-                    contender.ready,
-                    env={**os.environ, **_QUIET, **contender.env},
-                    cwd=world.folder,
-                    timeout=_STARTING,
-                )
-            )
-        return [*missing, *_measured({name: c.target for name, c in contenders.items()})]
+            if not environment.is_current():
+                missing.append(_missing(framework, f"not set up: 'companion side {side}'"))
+                continue
+            contender = _framework(side, environment.python, world)
+            try:
+                stack.enter_context(_server(contender, world))
+            except ServerNotReadyError as error:  # one that does not start is no reason to stop
+                last = error.log_tail.splitlines()[-1:] or ["it wrote nothing"]
+                missing.append(_missing(framework, f"did not start: {last[0]:.80}"))
+                continue
+            contenders[f"{framework} {_version(environment.pins)}"] = contender
+        targets = {name: contender.target for name, contender in contenders.items()}
+        for name, target in targets.items():
+            if target.bodies:
+                _ask(name, target, world.probabilities)
+        return [*missing, *_measured(targets)]
+
+
+def _server(contender: _Contender, world: _World) -> SubprocessServer:
+    return SubprocessServer(
+        contender.command,
+        contender.ready,
+        env={**_QUIET, **contender.env},
+        cwd=world.folder,
+        timeout=_STARTING,
+    )
+
+
+def _missing(framework: str, why: str) -> Row:
+    return Row(framework, why, math.nan, "")
+
+
+class WrongAnswerError(Exception):
+    """A server answered something else than the model, so its speed says nothing."""
+
+
+def _ask(name: str, target: Target, expected: Sequence[float]) -> None:
+    """Raise `WrongAnswerError` unless the server scores the first rows as the model does."""
+    # Ours takes in what it has been asked only where a stream feeds it: the first row is as of the
+    # end of the past, the later ones are not.
+    rows = 1 if name.startswith("ours") else 3
+    headers = {"content-type": "application/json", **target.headers}
+    with httpx.Client(trust_env=False, headers=headers, timeout=30) as client:
+        for body, right in zip(target.bodies[:rows], expected, strict=False):
+            answer = client.post(target.url, content=body)
+            if abs(_probability(answer) - right) > _TOLERANCE:
+                raise WrongAnswerError(f"{name} said {answer.text!r}, the model says {right}")
+
+
+def _probability(answer: httpx.Response) -> float:
+    """The probability of fraud in an answer; infinite where there is none."""
+    if answer.is_error:
+        return math.inf
+    said = answer.json()
+    probability = said["outputs"][0]["data"][0] if "outputs" in said else said["fraud_probability"]
+    return float(probability)
 
 
 def _measured(targets: dict[str, Target]) -> Iterator[Row]:
     for connections in (16, 64):
         loads = interleaved(targets, connections=connections, seconds=_SECONDS, rounds=_ROUNDS)
         bare = loads["bare FastAPI route"]
-        best = max(load.requests_per_s for name, load in loads.items() if _is_framework(name))
         what = f"{connections} connections"
         for name, load in loads.items():
             target = "at least 0.8 × bare" if name.startswith("ours") else ""
@@ -123,9 +164,13 @@ def _measured(targets: dict[str, Target]) -> Iterator[Row]:
             target = "at most 2 × bare" if name.startswith("ours") else ""
             yield Row(f"{what}, p99", name, load.p99_ms, "ms", load.p99_ms / bare.p99_ms, target)
         ours = loads["ours, /v2/predict"].requests_per_s
-        yield Row(
-            f"{what}, of the best framework", "ours", ours / best, "×", None, "at least 3 ×"
-        )
+        yield Row(f"{what}, of the best framework", "ours", ours / best, "×", None, "at least 3 ×")
+
+
+def _version(pins: Path) -> str:
+    """The version that the first line of the pins names, as in `# LitServe 0.2.19 and all …`."""
+    found = re.search(r"\d+(\.\d+)+", pins.read_text(encoding="utf-8").splitlines()[0])
+    return found[0] if found else ""
 
 
 def _is_framework(name: str) -> bool:

@@ -87,7 +87,7 @@ class HttpCaller:
         """
         request = self._requests[number % len(self._requests)]
         async with asyncio.timeout(self._timeout):
-            connection = self._idle.pop() if self._idle else await self._open()
+            connection = self._still_open() or await self._open()
             try:
                 status, body, keeps = await connection.exchange(request)
             except BaseException:
@@ -124,6 +124,15 @@ class HttpCaller:
         while self._idle:
             self._idle.pop().close()
 
+    def _still_open(self) -> _Connection | None:
+        """The idle connection that was used last, unless the server has closed it by now."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.was_closed:
+                return connection
+            connection.close()
+        return None
+
     async def _open(self) -> _Connection:
         return _Connection(*await asyncio.open_connection(*self._address))
 
@@ -156,6 +165,11 @@ class _Connection:
         while await self._reader.readuntil(b"\r\n") != b"\r\n":
             pass  # trailers
         return b"".join(parts)
+
+    @property
+    def was_closed(self) -> bool:
+        """Whether the other side has hung up; it may be about to, which nobody can see."""
+        return self._reader.at_eof()
 
     def close(self) -> None:
         self._writer.close()

@@ -144,14 +144,16 @@ class KeyRing:
         place = Path(path)
         try:
             records = json.loads(place.read_bytes())
-            return cls(ApiKey(**record) for record in records)
+            if not isinstance(records, list):
+                raise TypeError(f"it holds a {type(records).__name__}")
+            return cls([ApiKey(**record) for record in records])
         except (ValueError, TypeError) as error:
             raise KeyFileError(place, "it is no list of keys") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the records (no secret among them) to `path`, whole or not at all."""
         records = [asdict(key) for key in self]
-        write_bytes(Path(path), json.dumps(records, indent=1).encode() + b"\n")
+        write_bytes(Path(path), json.dumps(records, indent=1).encode() + b"\n", mode=0o600)
 
 
 def _digest(secret: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Run the application in this process: uvicorn, guarded at the wire, and a stop that loses nothing.
+"""Run the application in this process: guarded at the wire, and told by signals what to do.
 
 A process that is told to stop is still in the load balancer's list, for as long as that needs to
 notice. So SIGTERM does two things, in this order (Kubernetes documentation, *Pod Lifecycle*, on
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 from types import FrameType
@@ -18,6 +19,7 @@ from types import FrameType
 import uvicorn
 
 from companion.serving.api import ScoringApp
+from companion.serving.errors import ModelLoadError, ModelReloadError
 from companion.serving.wire import GuardedProtocol
 
 SECONDS_TO_FINISH = 10
@@ -26,8 +28,14 @@ SECONDS_TO_FINISH = 10
 BACKLOG = 2048
 
 
+_LOG = logging.getLogger(__name__)
+
+
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server whose first SIGTERM drains `app` for `drain` seconds before it stops."""
+    """uvicorn's server whose first SIGTERM drains `app` for `drain` seconds before it stops.
+
+    SIGHUP loads the model again.
+    """
 
     def __init__(self, config: uvicorn.Config, app: ScoringApp, drain: float) -> None:
         super().__init__(config)
@@ -39,9 +47,21 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            self._loop.add_signal_handler(
+                signal.SIGHUP, self._loop.run_in_executor, None, self._reload
+            )
         # What is there now stays: the collector need not walk through years of history again.
         gc.collect()
         gc.freeze()
+
+    def _reload(self) -> None:
+        try:
+            status = self._app.scorer.holder.reload()
+        except (ModelLoadError, ModelReloadError) as error:
+            _LOG.error("%s", error)
+        else:
+            _LOG.warning("the model is now %s", status.version)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM or self._is_draining or not self._drain or self._loop is None:

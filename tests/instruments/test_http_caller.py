@@ -16,8 +16,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class CannedServer:
     """Gives the next of ``replies`` to each request; ``None``: ends the connection instead."""
 
-    def __init__(self, *replies: bytes | None) -> None:
+    def __init__(self, *replies: bytes | None, hangs_up: bool = False) -> None:
         self.replies = list(replies)
+        self.hangs_up = hangs_up  # after each reply, without a word about it
         self.requests: list[bytes] = []
         self.connections = 0
         self.port = 0
@@ -33,6 +34,8 @@ class CannedServer:
                 if reply is None:
                     break
                 writer.write(reply)
+                if self.hangs_up:
+                    break
                 if b"content-length" not in reply.lower() and b"chunked" not in reply:
                     break
         writer.close()
@@ -215,3 +218,15 @@ def test_another_kind_of_url_is_refused(url: str) -> None:
 def test_a_timeout_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="timeout"):
         HttpCaller("http://127.0.0.1/", timeout=0)
+
+
+def test_a_connection_that_the_server_closed_in_the_meantime_is_not_used_again():
+    server = CannedServer(hangs_up=True)
+
+    async def talk(caller: HttpCaller) -> bytes:
+        await caller()
+        await asyncio.sleep(0.05)  # until the end of the connection has arrived
+        return await caller()
+
+    assert against(server, talk) == b"ok"
+    assert server.connections == 2

@@ -51,9 +51,10 @@ _LOG = logging.getLogger(__name__)
 class ScoringApp(FastAPI):
     """A FastAPI application whose HTTP requests come in through `front`, the hot ones by their own.
 
-    `health` and `metrics` are there for whoever runs it.
+    `health`, `metrics` and `scorer` are there for whoever runs it.
     """
 
+    scorer: Scorer
     health: HealthRegistry
     metrics: ServiceMetrics
     front: ASGIApp
@@ -104,7 +105,7 @@ def create_app(service: Service) -> ScoringApp:
     )
     metrics = ServiceMetrics(queue=(lambda: batcher.stats().waiting) if batcher else None)
     health = service.health or HealthRegistry({"model": _has_model(scorer)}, critical=["model"])
-    app.health, app.metrics = health, metrics
+    app.scorer, app.health, app.metrics = scorer, health, metrics
     problems.install(app)
     gate = Gate(service.keys, service.limit, service.limit_store, service.proxies)
     hot = HotPredict(scorer, gate, service.limits, metrics)

@@ -32,7 +32,7 @@ _SCHEMA_LOCK = 4_915_115
 
 
 class Connection(psycopg.Connection[dict[str, Any]]):
-    """One whose every wait for the server ends after `patience` seconds, and with it the connection.
+    """One whose waits for the server end after `patience` seconds, and with them the connection.
 
     The server's own `statement_timeout` ends a slow statement; a server that hangs, or a network
     that swallows its answer, would be waited for for ever.
