@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import numpy as np
 
+from companion.features.store import FeatureStore, open_home
 from companion.instruments import Row
 from companion.instruments.faulty_link import DOWN, GARBLED, HUNG, WELL, Fault, FaultyLink, slow
 from companion.instruments.postgresql_server import postgresql_server
@@ -37,6 +38,7 @@ from companion.serving.api import Service, create_app
 from companion.serving.jobs import open_jobs
 from companion.serving.preparing import HISTORY, MODEL, History, prepare
 from companion.serving.scorer import Scorer, StateFeatures, hold_artefact, hold_model
+from companion.serving.scorer.stored import StoredFeatures, publish
 
 TITLE = "Dependencies that fail: what the client sees"
 
@@ -88,6 +90,7 @@ def run() -> list[Row]:
         return [
             *_of_link("limits in Redis", world.redis, lambda: _with_limits(world), world),
             *_of_link("cache in Redis", world.redis, lambda: _with_cache(world), world),
+            *_of_link("features in Redis", world.redis, lambda: _with_features(world), world),
             *_of_link("jobs in PostgreSQL", world.postgresql, lambda: _with_jobs(world), world),
             *_of_models(world),
         ]
@@ -126,6 +129,14 @@ def _with_limits(world: World) -> Service:
 def _with_cache(world: World) -> Service:
     cache = PredictionCache(open_cache_home(world.redis_url), version="any", ttl=60.0)
     return Service(_scorer(world, cache=cache))
+
+
+def _with_features(world: World) -> Service:
+    store = FeatureStore(world.folder / "features", home=open_home(world.redis_url))
+    moment = world.history.latest["time"]
+    assert isinstance(moment, datetime)
+    publish(store, world.history.state, moment)
+    return Service(Scorer(hold_artefact(world.model), StoredFeatures(store)))
 
 
 def _with_jobs(world: World) -> Service:

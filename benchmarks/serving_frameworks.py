@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -163,8 +164,12 @@ def _measured(targets: dict[str, Target]) -> Iterator[Row]:
         for name, load in loads.items():
             target = "at most 2 × bare" if name.startswith("ours") else ""
             yield Row(f"{what}, p99", name, load.p99_ms, "ms", load.p99_ms / bare.p99_ms, target)
-        ours = loads["ours, /v2/predict"].requests_per_s
-        yield Row(f"{what}, of the best framework", "ours", ours / best, "×", None, "at least 3 ×")
+        theirs = [load.requests_per_s for name, load in loads.items() if _is_framework(name)]
+        if theirs:
+            times = loads["ours, /v2/predict"].requests_per_s / max(theirs)
+            yield Row(
+                f"{what}, ours to the best framework", "ours", times, "×", None, "3 × or more"
+            )
 
 
 def _version(pins: Path) -> str:
@@ -191,6 +196,10 @@ def _world(folder: Path) -> _World:
     record = TrainingRecord("forest", "default twelve", window, 7, {})
     save_artefact(folder / "model", forest, X.iloc[:500], record)
     joblib.dump(forest, folder / "forest.joblib")
+    # In a folder of their own: beside the benchmarks, `import onnx` would find the one called so.
+    (folder / "servers").mkdir()
+    for module in [_HERE / "_plain_servers.py", *_HERE.glob("_*_side.py")]:
+        shutil.copy(module, folder / "servers")
     table.iloc[past].to_parquet(folder / "history.parquet", index=False)
     key, owner = generate_key("benchmark")
     KeyRing([owner]).save(folder / "keys.json")
@@ -226,7 +235,7 @@ def _plain(world: _World) -> dict[str, _Contender]:
     for name, factory in (("bare FastAPI route", "bare"), ("received: joblib, def", "received")):
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        options = f"--factory --app-dir {_HERE} --port {port} --log-level error --no-access-log"
+        options = f"--factory --app-dir servers --port {port} --log-level error --no-access-log"
         contenders[name] = _Contender(
             [sys.executable, "-m", "uvicorn", f"_plain_servers:{factory}", *options.split()],
             Target(f"{url}/score", world.bodies() if factory == "received" else []),
@@ -245,9 +254,9 @@ def _framework(side: str, python: Path, world: _World) -> _Contender:
         "mlserver": ("/v2/models/scoring/infer", "/v2/health/ready"),
         "ray_serve": ("/", "/-/healthz"),
     }
-    command = [str(python), str(_HERE / f"_{side}_side.py"), str(port)]
+    command = [str(python), f"servers/_{side}_side.py", str(port)]
     if side == "bentoml":
-        options = f"--host 127.0.0.1 --port {port} --working-dir {_HERE}"
+        options = f"--host 127.0.0.1 --port {port} --working-dir servers"
         command = [str(python), "-m", "bentoml", "serve", "_bentoml_side:Scoring", *options.split()]
     score, ready = paths[side]
     bodies = world.tensors() if side == "mlserver" else world.bodies()
@@ -255,5 +264,8 @@ def _framework(side: str, python: Path, world: _World) -> _Contender:
         command,
         Target(f"{url}{score}", bodies),
         f"{url}{ready}",
-        {"SCORING_MODEL": str(world.folder / "model" / "model.onnx"), "PYTHONPATH": str(_HERE)},
+        {
+            "SCORING_MODEL": str(world.folder / "model" / "model.onnx"),
+            "PYTHONPATH": str(world.folder / "servers"),
+        },
     )
