@@ -7,6 +7,8 @@ neighbours do not count, with the wall beside it. Ratios are to the target.
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +21,9 @@ from companion.models.families import make_boosting, make_forest
 from companion.models.onnx.export import export_onnx
 from companion.models.onnx.model import OnnxModel
 from companion.serving.jobs import Jobs, Worker, open_jobs
+from companion.serving.jobs.checking import KNOWN
 from companion.serving.jobs.model_scorer import ModelScorer
+from companion.serving.jobs.reading import read_batch
 from companion.transactions import simulate
 
 TITLE = "Batch jobs on one core"
@@ -27,6 +31,7 @@ TITLE = "Batch jobs on one core"
 _ROWS = 500_000
 _TRAINING_ROWS = 20_000
 _ROUNDS = 3
+_BAD_ROWS = 1_000_000
 _TARGET = 100_000
 
 
@@ -45,7 +50,22 @@ def run() -> list[Row]:
             scorer = ModelScorer(OnnxModel(export_onnx(model, X.head(1000))), name)
             for file in files:
                 rows += _scored(jobs, scorer, file, name)
+        rows.append(_bad_rows(Path(folder, "bad.csv")))
     return rows
+
+
+def _bad_rows(file: Path) -> Row:
+    """What a file of nothing but bad rows takes of the memory of a fresh process."""
+    file.write_bytes(f"{','.join(KNOWN)}\n".encode() + b"1,2\n" * _BAD_ROWS)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        megabytes = pool.apply(_growth, (file,))
+    return Row(f"{_BAD_ROWS:,} bad rows of csv", "memory that reading takes", megabytes, "MB")
+
+
+def _growth(file: Path) -> float:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(read_batch(file, "csv", max_rows=_BAD_ROWS).bad) == _BAD_ROWS
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def _scored(jobs: Jobs, scorer: ModelScorer, file: Path, model: str) -> list[Row]:

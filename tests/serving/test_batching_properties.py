@@ -173,7 +173,7 @@ def played(rows, settings):
     return thread.began, asked, ends, stats
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(rows=traffic(), chosen=configurations)
 def test_batches_leave_when_the_reference_says_with_the_rows_that_it_says(rows, chosen):
     healthy = [dataclasses.replace(row, is_poison=False) for row in rows]
@@ -185,7 +185,7 @@ def test_batches_leave_when_the_reference_says_with_the_rows_that_it_says(rows, 
     assert stats.batches == len(expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(rows=traffic(), chosen=configurations)
 def test_every_row_ends_with_its_own_result_or_its_own_error(rows, chosen):
     _, asked, ends, stats = played(rows, chosen)

@@ -17,14 +17,17 @@ from companion.serving.triton import (
     DynamicBatching,
     InferenceError,
     KServeClient,
+    Load,
+    Record,
     Tensor,
     TritonMissingError,
     TritonModel,
     TritonStartError,
+    server,
     triton_server,
 )
 from companion.serving.triton import model as triton_model
-from companion.serving.triton.server import find_triton
+from companion.serving.triton.server import TritonHome, find_triton
 
 INPUT, OUTPUT = Tensor("features", 3), Tensor("probabilities", 2)
 
@@ -236,6 +239,87 @@ def test_a_finished_environment_without_triton_in_it_is_none(tmp_path):
         find_triton(tmp_path)
 
 
+STAND_IN = """#!{python}
+import http.server, sys
+
+options = dict(option.lstrip("-").partition("=")[::2] for option in sys.argv[1:])
+if {error!r}:
+    print("E1123 21:57:34.8 1 cuda.cc:1] \\"CudaDriverHelper has not been initialized.\\"")
+    print("E1123 21:57:34.8 1 model.cc:1] \\"" + {error!r} + "\\"", flush=True)
+    sys.exit(1)
+
+
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+
+http.server.HTTPServer((options["http-address"], int(options["http-port"])), Ready).serve_forever()
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Puts a program in Triton's place that is ready at once, or ends with an error."""
+
+    def put(error=""):
+        home = TritonHome(tmp_path / "site", tmp_path, "3.11")
+        home.program.parent.mkdir(parents=True)
+        (home.program.parents[1] / "backends" / "python").mkdir(parents=True)
+        home.program.write_text(STAND_IN.format(python=sys.executable, error=error))
+        home.program.chmod(0o755)
+        monkeypatch.setattr(server, "find_triton", lambda side: home)
+
+    return put
+
+
+def test_the_server_is_there_inside_the_block_and_gone_after_it(stand_in, tmp_path):
+    stand_in()
+    with triton_server(tmp_path) as running:
+        assert httpx.get(f"{running.url}/v2/health/ready", trust_env=False).status_code == 200
+    assert running.process.pid is None
+
+
+def test_a_start_that_fails_gives_the_reasons_without_the_noise(stand_in, tmp_path):
+    stand_in("no such model")
+    with pytest.raises(TritonStartError) as raised, triton_server(tmp_path):
+        pytest.fail("it started")
+    assert raised.value.reasons == ("no such model",)
+
+
+def test_a_port_that_was_taken_is_tried_three_times(stand_in, tmp_path, monkeypatch):
+    stand_in("Address already in use")
+    ports = []
+    monkeypatch.setattr(server, "free_port", lambda: ports.append(1) or 1)
+    with pytest.raises(TritonStartError), triton_server(tmp_path):
+        pytest.fail("it started")
+    assert len(ports) == 3
+
+
+# ----- the record --------------------------------------------------------------------------------
+
+
+def test_a_record_reads_as_it_was_written(tmp_path):
+    load = Load("forest", "5 ms", 64, 2000.0, 29.5, 42.1)
+    record = Record("2026-11-23", "here", "triton", "wrk", (load,), {"GPU": "none"}, {"shared": 1})
+    record.write(tmp_path / "record.json")
+    assert Record.read(tmp_path / "record.json") == record
+    assert record.load_of("forest", "5 ms", 64) is load
+    with pytest.raises(KeyError):
+        record.load_of("forest", "5 ms", 1)
+
+
+def test_the_record_of_the_checkout_says_when_and_where():
+    record = Record.read()
+    assert record.date
+    assert record.machine
+    assert record.load_of("forest", "none", 64).mean_batch == 1.0
+
+
+# ----- the real server ---------------------------------------------------------------------------
+
+
 @pytest.fixture
 def triton():
     try:
@@ -250,7 +334,7 @@ def test_the_real_triton_answers_what_our_own_reader_answers(triton, tmp_path, o
     )
     model.write(tmp_path)
     rows = np.random.default_rng(3).normal(size=(40, 3)).astype(np.float32)
-    with triton_server(tmp_path) as server, KServeClient(server.url) as client:
+    with triton_server(tmp_path) as running, KServeClient(running.url) as client:
         got = client.infer("fraud", rows, input="features")["probabilities"]
         counts = BatchCounts(0, 0)
         deadline = time.monotonic() + 10
@@ -258,7 +342,7 @@ def test_the_real_triton_answers_what_our_own_reader_answers(triton, tmp_path, o
             counts = client.counts("fraud")
     np.testing.assert_allclose(got, OnnxModel(onnx_file).predict_proba(rows), atol=1e-6)
     assert counts == BatchCounts(rows=40, executions=1)
-    assert server.process.pid is None
+    assert running.process.pid is None
 
 
 def test_a_model_that_does_not_load_is_told_with_the_servers_words(triton, tmp_path):

@@ -53,6 +53,9 @@ class OnnxModel:
             ) from error
         self.features = _features_of(self._session)
         self._single = (1, len(self.features))
+        # The wrapper around it looks at names and types every time, which takes a fifth as long as
+        # the prediction of one row.
+        self._run_unchecked = self._session._sess.run
 
     def predict_proba(self, X: object) -> NDArray[np.float32]:
         """The probabilities (rows × 2) of legitimate and fraud for `X` (rows × features).
@@ -74,6 +77,14 @@ class OnnxModel:
             return self._run(X if ready else X.astype(np.float32, order="C"))
         rows = as_float32(as_matrix(X, self.features), self.features)
         return self._run(rows) if len(rows) else np.empty((0, 2), dtype=np.float32)
+
+    def fraud_of_one(self, row: NDArray[np.float32]) -> float:
+        """The probability of fraud of one row that is known to be in order; nothing is checked.
+
+        `row` is 1 × features, float32, C order, finite. For a service that made it itself.
+        """
+        fraud: float = self._run_unchecked(_OUTPUTS, {INPUT: row}, None)[0].item(1)
+        return fraud
 
     def _run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         probabilities: NDArray[np.float32] = self._session.run(_OUTPUTS, {INPUT: rows})[0]

@@ -52,6 +52,17 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, and no mistake of our
         self.body = problem(status, title, detail, **extensions)
 
 
+class _Kept(NamedTuple):
+    """A limit that is kept, and its window in seconds, which every answer tells."""
+
+    limiter: RateLimiter
+    window: float
+
+    @classmethod
+    def of(cls, limit: Limit, home: MemoryStore | AsyncStore) -> _Kept:
+        return cls(RateLimiter(GCRA(limit), home), limit.window)
+
+
 class Gate:
     """Asks for a key (if there is a ring of them) and keeps limits (if there is a usual one).
 
@@ -70,10 +81,10 @@ class Gate:
         self._proxies = proxies or TrustedProxies()
         home = store or MemoryStore()
         self._is_local = isinstance(home, MemoryStore)
-        self._usual = RateLimiter(GCRA(usual), home) if usual else None
+        self._usual = _Kept.of(usual, home) if usual else None
         # A limiter knows one limit, so each that was agreed with somebody has one of its own.
         self._own = {
-            key.id: RateLimiter(GCRA(_limit_of(key, usual)), home)
+            key.id: _Kept.of(_limit_of(key, usual), home)
             for key in keys or ()
             if key.rate is not None
         }
@@ -84,11 +95,12 @@ class Gate:
         `presented` is the value of its header `X-API-Key`, if it has one.
         """
         client = self.identify(scope, presented)
-        limiter = self._own.get(client, self._usual)
-        if limiter is None:
+        kept = self._own.get(client, self._usual)
+        if kept is None:
             return Admission(client, [])
+        limiter = kept.limiter
         decision = limiter.hit(client) if self._is_local else await limiter.ahit(client)
-        headers = rate_limit_headers(decision, window=limiter.limit.window)
+        headers = rate_limit_headers(decision, window=kept.window)
         if decision.allowed:
             return Admission(client, headers)
         detail = "The limit is used up; Retry-After says when to come again."

@@ -10,6 +10,7 @@ environment. What cannot work is said at once and by the variable's name.
 | `COMPANION_MODEL_SHA256` | the file's checksum (of a folder it is in the folder) |
 | `COMPANION_HISTORY` | Parquet of past transactions, to begin with |
 | `COMPANION_HISTORY_ENDS` | `now`: moved in time so that it ends now |
+| `COMPANION_FEATURES_URL`, `COMPANION_FEATURES_FOLDER` | feature store in place of the history |
 | `COMPANION_KEYS` | file of API keys; without it nobody is asked for one |
 | `COMPANION_RATE`, `COMPANION_BURST` | what a key may ask: per second, at once |
 | `COMPANION_LIMITS_URL` | `redis://…` where several processes count together |
@@ -50,7 +51,14 @@ from companion.serving.jobs import Jobs, open_jobs
 from companion.serving.keys import KeyRing
 from companion.serving.preparing import FRAUD_RATE, History
 from companion.serving.proxies import TrustedProxies
-from companion.serving.scorer import Scorer, ServedModel, StateFeatures, hold_artefact, hold_file
+from companion.serving.scorer import (
+    FeatureSource,
+    Scorer,
+    ServedModel,
+    StateFeatures,
+    hold_artefact,
+    hold_file,
+)
 from companion.serving.tracing import AccessLines
 from companion.serving.tracing.telemetry import telemetry_from_environment
 
@@ -77,6 +85,8 @@ class Settings:
     model_sha256: str | None = None
     history: Path | None = None
     history_ends_now: bool = False
+    features_url: str | None = None
+    features_folder: Path | None = None
     keys: Path | None = None
     limit: Limit | None = None
     limits_url: str | None = None
@@ -108,6 +118,8 @@ class Settings:
             model_sha256=given.get("MODEL_SHA256"),
             history=_path(given, "HISTORY"),
             history_ends_now=given.get("HISTORY_ENDS") == "now",
+            features_url=given.get("FEATURES_URL"),
+            features_folder=_path(given, "FEATURES_FOLDER"),
             keys=_path(given, "KEYS"),
             limit=Limit(rate, max(1.0, burst or rate)) if rate is not None else None,
             limits_url=given.get("LIMITS_URL"),
@@ -144,9 +156,12 @@ def service_of(
         history = History.of(pd.read_parquet(settings.history), ends=ends)
         background, state = history.background, history.state
     holder, base_rate = _model(settings)
+    source: FeatureSource = StateFeatures(state, max_age=settings.max_age)
+    if settings.features_url is not None:
+        source = _stored(settings, settings.features_url)
     scorer = Scorer(
         holder,
-        StateFeatures(state, max_age=settings.max_age),
+        source,
         base_rate=base_rate,
         cache=_cache(settings, holder),
     )
@@ -171,6 +186,21 @@ def _model(settings: Settings) -> tuple[ModelHolder[ServedModel], float]:
     except ArtefactError:
         told = {}  # the holder will say what is wrong with it
     return hold_artefact(settings.model), float(told.get(FRAUD_RATE, _BASE_RATE))
+
+
+def _stored(settings: Settings, url: str) -> FeatureSource:
+    from companion.features.store import FeatureStore
+    from companion.features.store.homes import open_home
+    from companion.serving.scorer.stored import StoredFeatures
+
+    if settings.features_folder is None:
+        raise SettingError("COMPANION_FEATURES_FOLDER", "is the store's folder, and is not set")
+    try:
+        home = open_home(url)
+    except ValueError as error:
+        raise SettingError("COMPANION_FEATURES_URL", str(error)) from error
+    store = FeatureStore(settings.features_folder, home=home)
+    return StoredFeatures(store, max_age=settings.max_age)
 
 
 def _cache(settings: Settings, holder: ModelHolder[ServedModel]) -> PredictionCache | None:

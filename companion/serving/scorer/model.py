@@ -43,10 +43,13 @@ class ServedModel:
         self.features = features
         same = features == FEATURES
         self._order = None if same else [FEATURES.index(name) for name in features]
+        self._of_one = model.fraud_of_one if same and isinstance(model, OnnxModel) else None
 
     def fraud(self, row: NDArray[np.float64]) -> float:
         """The probability of fraud (0–1) for 1 × `FEATURES`; raises `NoProbabilityError`."""
-        return as_probability(self.predict_proba(row).item(0, 1))
+        if self._of_one is not None:
+            return as_probability(self._of_one(row.astype(np.float32)))
+        return as_probability(self.predict_proba(row)[0, 1])
 
     def predict_proba(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Probabilities (rows × 2) for rows × `FEATURES`."""

@@ -1,0 +1,140 @@
+"""`companion serve`: what it refuses, what it says, and that it answers."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from companion.cli import serve as command
+from companion.cli.errors import CommandError
+from companion.instruments import free_port
+from companion.serving.keys import KeyRing
+from companion.serving.preparing import prepare
+
+MAIN = "import sys; from companion.cli import main; sys.argv[0] = 'companion'; main()"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("served") / "made", rows=1_000)
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, "serve", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"host": "0.0.0.0"}, "needs --keys"),
+        ({"host": "192.168.1.5"}, "needs --keys"),
+        ({"host": "example.org"}, "needs --keys"),
+        ({"workers": 0}, "--workers"),
+        ({"rate": 0.0}, "--rate"),
+        ({"rate": float("inf")}, "--rate"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_starts(arguments, words):
+    with pytest.raises(CommandError, match=words):
+        command.serve(**arguments)
+
+
+@pytest.mark.parametrize("option", ["model", "history", "keys"])
+def test_what_is_not_there_is_named(tmp_path, option):
+    with pytest.raises(CommandError, match="nothing-there"):
+        command.serve(**{option: tmp_path / "nothing-there"})
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "127.8.8.8"])
+def test_this_machine_needs_no_file_of_keys(host):
+    assert command._is_here(host)
+
+
+def test_a_key_is_added_to_a_file_and_shown_once(tmp_path, capsys):
+    file = tmp_path / "keys.json"
+
+    command.serve(new_key="a shop", keys=file)
+    command.serve(new_key="another", keys=file)
+
+    shown = re.findall(r"fsk_\S+", capsys.readouterr().out)
+    ring = KeyRing.load(file)
+    assert [ring.owner(key.encode()).name for key in shown] == ["a shop", "another"]
+
+
+def test_a_new_key_needs_a_file(tmp_path):
+    with pytest.raises(CommandError, match="--keys"):
+        command.serve(new_key="a shop")
+
+
+def test_a_file_that_holds_no_keys_is_not_written_over(tmp_path):
+    file = tmp_path / "keys.json"
+    file.write_text("my diary")
+
+    with pytest.raises(CommandError, match="no list of keys"):
+        command.serve(new_key="a shop", keys=file)
+    assert file.read_text() == "my diary"
+
+
+def test_what_is_said_can_be_pasted():
+    said = command._welcome("http://127.0.0.1:8000", "fsk_x", "sqlite:///j", command.Path("m"), 2)
+
+    body = re.search(r"-d '(.*)'", said)
+    assert set(json.loads(body[1])) > {"amount", "time"}
+    assert "X-API-Key: fsk_x" in said
+    assert "companion worker --jobs sqlite:///j --model m" in said
+    assert "of its own" in said
+
+
+def test_an_ipv6_address_is_written_as_in_a_url():
+    assert command._in_url("::1") == "[::1]"
+
+
+def test_the_service_answers_the_line_that_it_printed_and_stops_when_told(prepared, tmp_path):
+    environment = {**os.environ, "COMPANION_DATA": str(tmp_path)}
+    port = free_port()
+    arguments = ["--model", str(prepared / "model"), "--history", str(prepared / "history.parquet")]
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, "serve", *arguments, "--port", str(port)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as server:
+        try:
+            said = ""
+            while "Ctrl-C" not in said:
+                said += server.stdout.readline()
+            answer = answered(said, port)
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == -signal.SIGTERM
+    assert answer["source"] == "model"
+    assert answer["decision"] in ("approve", "review", "decline")
+
+
+def answered(said, port):
+    key = re.search(r"fsk_\S+", said)[0]
+    body = re.search(r"-d '(.*)'", said)[1].encode()
+    headers = {"X-API-Key": key, "Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v2/predict", body, headers)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(600):
+        try:
+            with direct.open(request, timeout=5) as answer:
+                return json.load(answer)
+        except urllib.error.URLError:
+            time.sleep(0.05)
+    raise AssertionError("it never answered")
