@@ -22,11 +22,11 @@ def page(chromium, address):
 
 def figures(page):
     """The table under the sliders: name → [busy, wait, response, 99 %, in the system, batch]."""
-    rows = page.locator("table.queue tr").all()[1:]
-    return {
-        row.locator("th").inner_text(): [cell.inner_text() for cell in row.locator("td").all()]
-        for row in rows
-    }
+    # In one go: between two questions the table may be another.
+    rows = page.locator("table.queue tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
+    )
+    return {name: cells for name, *cells in rows[1:]}
 
 
 def number(text):
