@@ -26,17 +26,6 @@ def prepared(tmp_path_factory):
     return prepare(tmp_path_factory.mktemp("served") / "made", rows=1_000)
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-c", MAIN, "serve", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        **options,
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -97,6 +86,102 @@ def test_what_is_said_can_be_pasted():
     assert "X-API-Key: fsk_x" in said
     assert "companion worker --jobs sqlite:///j --model m" in said
     assert "of its own" in said
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """What `_run` would be called with; it is not."""
+    calls = []
+    monkeypatch.setattr(command, "_run", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def test_a_key_is_made_for_one_run_and_kept_nowhere(prepared, ran, capsys):
+    command.serve(model=prepared / "model", port=free_port())
+
+    settings, host, _, workers, _ = ran[0]
+    assert (host, workers, settings["COMPANION_HISTORY_ENDS"]) == ("127.0.0.1", 1, "")
+    assert "fsk_" in capsys.readouterr().out
+    assert not command.Path(settings["COMPANION_KEYS"]).exists()
+
+
+def test_without_a_model_the_prepared_one_is_served(prepared, ran, monkeypatch):
+    monkeypatch.setattr("companion.serving.preparing.prepare", lambda folder, say: prepared)
+
+    command.serve(port=free_port())
+
+    settings = ran[0][0]
+    assert settings["COMPANION_MODEL"] == str(prepared / "model")
+    assert settings["COMPANION_HISTORY_ENDS"] == "now"
+
+
+def test_with_a_file_of_keys_none_is_made_and_it_may_listen_wider(prepared, ran, tmp_path, capsys):
+    file = tmp_path / "keys.json"
+    command.serve(new_key="a shop", keys=file)
+    capsys.readouterr()
+
+    command.serve(model=prepared / "model", host="0.0.0.0", keys=file, port=free_port())
+
+    assert ran[0][0]["COMPANION_KEYS"] == str(file)
+    assert "$KEY" in capsys.readouterr().out
+
+
+def test_a_port_that_is_taken_is_named(prepared, ran, monkeypatch, capsys):
+    monkeypatch.setattr(command, "choose_port", lambda port, usual: (4711, "Port 8000 is taken."))
+
+    command.serve(model=prepared / "model")
+
+    assert "Port 8000 is taken." in capsys.readouterr().out
+    assert ran[0][2] == 4711
+
+
+def test_ctrl_c_ends_it_without_a_trace(prepared, monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_run", interrupted)
+
+    command.serve(model=prepared / "model", port=free_port())
+
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_one_process_runs_the_application_itself(prepared, monkeypatch):
+    served = []
+    monkeypatch.setattr(
+        "companion.serving.server.run", lambda app, **where: served.append((app.title, where))
+    )
+    monkeypatch.setattr("companion.serving.tracing.json_logging", lambda **level: None)
+
+    command._run({"COMPANION_MODEL": str(prepared / "model")}, "127.0.0.1", 1, 1, 2.0)
+
+    assert served == [("Fraud scores", {"host": "127.0.0.1", "port": 1, "drain": 2.0})]
+
+
+def test_several_processes_read_the_environment(prepared, monkeypatch):
+    supervised = []
+
+    class Supervisor:
+        def __init__(self, config, sockets):
+            supervised.append(config.app)
+            sockets[0].close()
+
+        def run(self):
+            supervised.append(os.environ["COMPANION_MODEL"])
+
+    monkeypatch.setattr("uvicorn.supervisors.Multiprocess", Supervisor)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+    command._run({"COMPANION_MODEL": "somewhere"}, "127.0.0.1", free_port(), 2, 0.0)
+
+    assert supervised == [command.FACTORY, "somewhere"]
+
+
+def test_settings_that_cannot_work_are_a_sentence(prepared):
+    with pytest.raises(CommandError, match="COMPANION_RATE"):
+        command._run(
+            {"COMPANION_MODEL": str(prepared / "model"), "COMPANION_RATE": "x"}, "", 1, 1, 0.0
+        )
 
 
 def test_an_ipv6_address_is_written_as_in_a_url():

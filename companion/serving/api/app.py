@@ -90,6 +90,7 @@ def create_app(service: Service) -> ScoringApp:
                 await stack.enter_async_context(batcher)
             if explaining is not None:
                 stack.callback(explaining.close)
+                explaining.prepare()
             await run_in_threadpool(_try_to_load, scorer)
             yield
             health.drain()

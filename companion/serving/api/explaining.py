@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +69,10 @@ class Explaining:
             )
         finally:
             self._waiting -= 1
+
+    def prepare(self) -> None:
+        """Begin to load the libraries, which takes seconds that the first caller need not wait."""
+        self._thread.submit(import_module, "companion.models.explanations")
 
     def close(self) -> None:
         """Let the thread end, without waiting for what nobody will read."""

@@ -125,7 +125,7 @@ def complete_document(app: FastAPI, open_prefixes: tuple[str, ...]) -> None:
         if app.openapi_schema is None:
             document = make()
             components = document.setdefault("components", {})
-            _add_problems(components.setdefault("schemas", {}))
+            _add_schemas(components.setdefault("schemas", {}))
             scheme = APIKeyHeader(name="X-API-Key", scheme_name=KEY_SCHEME).model
             components["securitySchemes"] = {
                 KEY_SCHEME: scheme.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -149,9 +149,14 @@ def _add_refusals(operation: dict[str, Any], *, needs_key: bool) -> None:
         operation["security"] = [{KEY_SCHEME: []}]
 
 
-def _add_problems(schemas: dict[str, Any]) -> None:
+def _add_schemas(schemas: dict[str, Any]) -> None:
     _, made = models_json_schema(
-        [(model, "serialization") for model in (ProblemOut, InvalidOut)],
+        [
+            (ProblemOut, "serialization"),
+            (InvalidOut, "serialization"),
+            # Again, since FastAPI writes limits as doubles, and the largest id is none.
+            (TransactionIn, "validation"),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     schemas.update(made["$defs"])
