@@ -351,19 +351,20 @@ def test_ten_thousand_clients_each_have_a_key_and_a_limit_of_their_own(app):
     assert statuses == [200] * 1_000 + [429]
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
-        "x",
-        KEY[:-1],
-        KEY + "A",
-        KEY.upper(),
-        "fsk_" + "0" * 12 + KEY[16:],
-        KEY + "é",
-        "a" * 9000,
-    ],
-)
+NEARLY_RIGHT = {
+    "empty": "",
+    "a letter": "x",
+    "too short": KEY[:-1],
+    "too long": KEY + "A",
+    "in capitals": KEY.upper(),
+    "another's secret": "fsk_" + "0" * 12 + KEY[16:],
+    "beyond ASCII": KEY + "é",
+    "endless": "a" * 9000,
+}
+
+
+# Named: the key is another one in each process, and all have to see the same tests.
+@pytest.mark.parametrize("key", NEARLY_RIGHT.values(), ids=NEARLY_RIGHT)
 def test_a_key_that_is_nearly_right_is_not(app, key):
     answer = sent(app, headers={"X-API-Key": key.encode("latin-1")})
 

@@ -1,22 +1,31 @@
 """The server stops in order: not ready first, then no more connections, then the end."""
 
 import asyncio
+import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import uvicorn
 
 from companion.resilience.health import HealthRegistry
+from companion.serving.errors import ModelReloadError
+from companion.serving.holder import HolderStatus
 from companion.serving.server import DrainingServer, config_for
 from companion.serving.wire import HEADER_BYTES, GuardedProtocol, guarded
 
 
 class App:
-    def __init__(self):
+    """Starts and stops, and holds a model that `reload` is said to load."""
+
+    def __init__(self, reload=lambda: HolderStatus("model")):
         self.health = HealthRegistry({}, critical=[])
+        self.scorer = SimpleNamespace(holder=SimpleNamespace(reload=reload))
 
     async def __call__(self, scope, receive, send):
-        """Never asked."""
+        for _ in range(2):
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
 
 
 def server(drain):
@@ -82,13 +91,7 @@ def test_run_starts_and_stops_with_what_was_loaded_settled(monkeypatch):
     settled = []
     monkeypatch.setattr("gc.freeze", lambda: settled.append(True))
 
-    class Lifespan(App):
-        async def __call__(self, scope, receive, send):
-            for _ in range(2):
-                message = await receive()
-                await send({"type": f"{message['type']}.complete"})
-
-    app = Lifespan()
+    app = App()
     running = DrainingServer(uvicorn.Config(app, port=0, log_level="error"), app, 0.0)
 
     async def main():
@@ -98,3 +101,36 @@ def test_run_starts_and_stops_with_what_was_loaded_settled(monkeypatch):
     asyncio.run(main())
 
     assert settled == [True]
+
+
+def told_to_reload(app):
+    """Run `app`, send SIGHUP once it runs, and stop it a moment later."""
+    running = DrainingServer(uvicorn.Config(app, port=0, log_level="error"), app, 0.0)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(running._serve())
+        while not running.started:
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGHUP)
+        loop.call_later(0.1, running.handle_exit, signal.SIGINT, None)
+        await serving
+
+    asyncio.run(main())
+
+
+def test_sighup_loads_the_model_again_and_the_server_goes_on():
+    loads = []
+
+    told_to_reload(App(lambda: loads.append(True) or HolderStatus("model", version="2")))
+
+    assert loads == [True]
+
+
+def test_a_reload_that_fails_is_logged_and_the_server_goes_on(caplog):
+    def fails():
+        raise ModelReloadError("model", 1, OSError("gone"))
+
+    told_to_reload(App(fails))
+
+    assert "could not be reloaded" in caplog.text
