@@ -105,16 +105,12 @@ def _started(stack: ExitStack) -> World:
     KeyRing([record]).save(folder / "keys.json")
     port = free_port()
     companion = str(Path(sys.executable).with_name("companion"))
-    environment = {
-        "COMPANION_LIMITS_URL": redis.url,
-        "COMPANION_CACHE_URL": redis.url,
-        "COMPANION_UPLOADS": str(folder / "uploads"),
-    }
+    environment = {"COMPANION_LIMITS_URL": redis.url, "COMPANION_CACHE_URL": redis.url}
     server = SubprocessServer(
         [
             *(companion, "serve", "--port", str(port), "--model", str(place / MODEL)),
             *("--history", str(place / HISTORY), "--keys", str(folder / "keys.json")),
-            *("--jobs", postgresql.url),
+            *("--jobs", postgresql.url, "--uploads", str(folder / "uploads")),
         ],
         f"http://127.0.0.1:{port}/health/ready",
         env=environment,

@@ -60,6 +60,12 @@ def serve(
     jobs: Annotated[
         str | None, typer.Option(help="Store of batch jobs: sqlite:///FILE or postgresql://…")
     ] = None,
+    uploads: Annotated[
+        Path | None, typer.Option(help="Folder of uploaded files (beside an SQLite store).")
+    ] = None,
+    celery: Annotated[
+        str | None, typer.Option(help="redis://… of Celery workers, to be told of new jobs.")
+    ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes. More than one: each has features and limits of its own.")
     ] = 1,
@@ -91,10 +97,15 @@ def serve(
             "COMPANION_KEYS": str(key_file),
             "COMPANION_RATE": str(rate),
             "COMPANION_JOBS_URL": jobs or "",
+            "COMPANION_UPLOADS": str(uploads or ""),
+            "COMPANION_CELERY_URL": celery or "",
             "COMPANION_ACCESS_LOG": "1" if access_log else "",
         }
         address = f"http://{_in_url(host)}:{chosen}"
-        print(_welcome(address, key, jobs, model, workers), flush=True)
+        print(
+            _welcome(address, key, _worker_command(jobs, model, uploads, celery), workers),
+            flush=True,
+        )
         try:
             _run(settings, host, chosen, workers, drain)
         except KeyboardInterrupt:
@@ -202,7 +213,18 @@ def _added(name: str, file: Path | None) -> str:
     return f"{key}\n\nThis is shown once: {file} keeps only what recognises it."
 
 
-def _welcome(address: str, key: str | None, jobs: str | None, model: Path, workers: int) -> str:
+def _worker_command(
+    jobs: str | None, model: Path, uploads: Path | None, celery: str | None
+) -> str | None:
+    """What has to run beside the service so that batches are scored."""
+    if jobs is None:
+        return None
+    options = {"--jobs": jobs, "--model": model, "--uploads": uploads, "--celery": celery}
+    said = [f"{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join(["companion worker", *said])
+
+
+def _welcome(address: str, key: str | None, worker: str | None, workers: int) -> str:
     shown = key or "$KEY"
     moment = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     example = json.dumps({**EXAMPLE, "time": moment})
@@ -214,8 +236,8 @@ def _welcome(address: str, key: str | None, jobs: str | None, model: Path, worke
         f"  -H 'Content-Type: application/json' -d '{example}'",
         "",
     ]
-    if jobs:
-        lines += [f"Batches wait for: companion worker --jobs {jobs} --model {model}", ""]
+    if worker:
+        lines += [f"Batches wait for: {worker}", ""]
     if workers > 1:
         lines += [
             "Each process has features, limits and numbers of its own: what is scored in one is",

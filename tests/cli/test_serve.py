@@ -79,13 +79,19 @@ def test_a_file_that_holds_no_keys_is_not_written_over(tmp_path):
 
 
 def test_what_is_said_can_be_pasted():
-    said = command._welcome("http://127.0.0.1:8000", "fsk_x", "sqlite:///j", command.Path("m"), 2)
+    worker = command._worker_command("sqlite:///j", command.Path("m"), None, "redis://r")
+    said = command._welcome("http://127.0.0.1:8000", "fsk_x", worker, 2)
 
     body = re.search(r"-d '(.*)'", said)
     assert set(json.loads(body[1])) > {"amount", "time"}
     assert "X-API-Key: fsk_x" in said
-    assert "companion worker --jobs sqlite:///j --model m" in said
+    assert "companion worker --jobs sqlite:///j --model m --celery redis://r\n" in said
     assert "of its own" in said
+
+
+def test_without_jobs_no_worker_is_asked_for():
+    assert command._worker_command(None, command.Path("m"), None, None) is None
+    assert "worker" not in command._welcome("http://127.0.0.1:8000", "fsk_x", None, 1)
 
 
 @pytest.fixture

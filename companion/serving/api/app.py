@@ -116,7 +116,10 @@ def create_app(service: Service) -> ScoringApp:
     if service.jobs is not None:
         from companion.serving.jobs.routes import batch_router
 
-        app.include_router(batch_router(service.jobs, prefix=BATCHES, owner_of=_owner))
+        batches = batch_router(
+            service.jobs, prefix=BATCHES, owner_of=_owner, on_accepted=service.on_accepted
+        )
+        app.include_router(batches)
     app.include_router(first_version(scorer))
     app.include_router(probe_routes(health))
     app.include_router(metrics_router(metrics))

@@ -16,6 +16,7 @@ environment. What cannot work is said at once and by the variable's name.
 | `COMPANION_LIMITS_URL` | `redis://…` where several processes count together |
 | `COMPANION_CACHE_URL` | `memory:` or `redis://…`, for models slower than a look-up |
 | `COMPANION_JOBS_URL` | store of batch jobs; without it there are none |
+| `COMPANION_CELERY_URL` | `redis://…` of Celery workers, to be told of new jobs |
 | `COMPANION_UPLOADS` | folder of uploaded files, where the store is a server |
 | `COMPANION_TRUSTED_PROXIES` | networks whose `X-Forwarded-For` is believed, by commas |
 | `COMPANION_MAX_AGE` | seconds after which features count as too old |
@@ -47,7 +48,7 @@ from companion.resilience.limiting.redis_async_store import AsyncRedisStore
 from companion.serving.api.app import ScoringApp, create_app
 from companion.serving.api.service import Service
 from companion.serving.holder import ModelHolder
-from companion.serving.jobs import Jobs, open_jobs
+from companion.serving.jobs import Job, Jobs, open_jobs
 from companion.serving.keys import KeyRing
 from companion.serving.preparing import FRAUD_RATE, History
 from companion.serving.proxies import TrustedProxies
@@ -92,6 +93,7 @@ class Settings:
     limits_url: str | None = None
     cache_url: str | None = None
     jobs_url: str | None = None
+    celery_url: str | None = None
     uploads: Path | None = None
     proxies: tuple[str, ...] = ()
     max_age: float = _USUAL_MAX_AGE
@@ -125,6 +127,7 @@ class Settings:
             limits_url=given.get("LIMITS_URL"),
             cache_url=given.get("CACHE_URL"),
             jobs_url=given.get("JOBS_URL"),
+            celery_url=given.get("CELERY_URL"),
             uploads=_path(given, "UPLOADS"),
             proxies=proxies,
             max_age=_number(given, "MAX_AGE", None) or _USUAL_MAX_AGE,
@@ -172,6 +175,7 @@ def service_of(
         limit_store=_limit_store(settings),
         proxies=_proxies(settings),
         jobs=_jobs(settings),
+        on_accepted=_announcer(settings),
         background=background,
         traces=telemetry_from_environment(),
         access=AccessLines(sys.stdout) if settings.access_log else None,
@@ -236,6 +240,14 @@ def _jobs(settings: Settings) -> Jobs | None:
         return open_jobs(settings.jobs_url, uploads=settings.uploads, timeout=_JOBS_SECONDS)
     except ValueError as error:
         raise SettingError("COMPANION_JOBS_URL", str(error)) from error
+
+
+def _announcer(settings: Settings) -> Callable[[Job], None]:
+    if settings.celery_url is None:
+        return lambda job: None  # workers look into the store by themselves
+    from companion.serving.jobs.celery import announcer, celery_app
+
+    return announcer(celery_app(settings.celery_url))
 
 
 def _path(given: Mapping[str, str], name: str) -> Path | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from companion.resilience.health import HealthRegistry
 from companion.resilience.limiting import AsyncStore, Limit, MemoryStore
 from companion.serving.guards import MEBIBYTE, Limits
-from companion.serving.jobs import Jobs
+from companion.serving.jobs import Job, Jobs
 from companion.serving.keys import KeyRing
 from companion.serving.proxies import TrustedProxies
 from companion.serving.scorer import Scorer
@@ -40,6 +40,7 @@ class Service:
         proxies: whose `X-Forwarded-For` is believed; `None`: nobody's.
         limits: sizes and times of a request; `upload_limits` those of an uploaded file.
         jobs: batches; `None`: there are none, and no routes for them.
+        on_accepted: told of each new job once it is stored, as to wake an executor up.
         background: rows × `FEATURES` that explanations compare with; `None`: no explanations.
         health: `None` for one critical check, that there is a model.
         traces: see `companion.serving.tracing`.
@@ -58,6 +59,7 @@ class Service:
         default_factory=lambda: Limits(body=1024 * MEBIBYTE, seconds=600.0)
     )
     jobs: Jobs | None = None
+    on_accepted: Callable[[Job], None] = lambda job: None
     background: NDArray[np.float64] | None = None
     health: HealthRegistry | None = None
     traces: Telemetry = OFF

@@ -14,6 +14,7 @@ from companion.models.onnx.graph import INPUT, OUTPUT
 from companion.models.onnx.model import FEATURES_KEY
 from companion.resilience.limiting import Limit
 from companion.serving.api import SettingError, Settings, app_from_environment, service_of
+from companion.serving.jobs.celery import BrokerUnavailableError
 from companion.serving.keys import KeyRing, generate_key
 from companion.serving.scorer.stored import StoredFeatures
 from companion.serving.tracing import AccessLines
@@ -131,6 +132,16 @@ def test_features_may_come_from_a_store(environment, tmp_path):
     )
 
     assert isinstance(service_of(settings).scorer.source, StoredFeatures)
+
+
+def test_celery_is_told_of_accepted_jobs(environment):
+    job = object()  # never looked at: there is no Redis at that port
+    quiet = service_of(Settings.of(environment))
+    told = service_of(Settings.of({**environment, "COMPANION_CELERY_URL": "redis://127.0.0.1:1"}))
+
+    quiet.on_accepted(job)
+    with pytest.raises(BrokerUnavailableError):
+        told.on_accepted(job)
 
 
 def test_a_folder_that_is_no_artefact_starts_and_says_that_it_is_not_ready(tmp_path):
