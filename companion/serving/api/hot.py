@@ -64,6 +64,7 @@ class HotPredict:
         status = 500
         try:
             status, headers, body = await self._answer(scope, receive)
+            headers.append((b"server-timing", b"total;dur=%.3f" % ((self._clock() - begun) * 1e3)))
             await answer(send, status, headers, body)
         except RefusedRequestError as error:
             status = error.status

@@ -260,6 +260,15 @@ def test_a_full_queue_is_503_with_a_time_to_come_again(open_client, scorer):
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v2/predict", TRANSACTION), ("/v2/predict", {}), ("/v2/explain", {})]
+)
+def test_every_answer_says_how_long_it_took(client, path, body):
+    told = client.ask("POST", path, json=body).headers["server-timing"]
+
+    assert float(told.removeprefix("total;dur=")) > 0
+
+
 def test_a_defect_of_ours_is_a_500_with_the_id_and_without_a_trace(open_client, scorer, caplog):
     async def broken(transaction, request_id):
         raise RuntimeError("secret detail")
