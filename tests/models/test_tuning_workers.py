@@ -245,6 +245,14 @@ def test_a_trial_that_another_worker_is_running_is_waited_for():
     assert clock() > 5000
 
 
+def test_a_trial_that_got_parameters_and_no_heartbeat_is_replaced_too(home):
+    study = study_at(home)
+    study.ask().suggest_float("x", -1, 1)  # and its worker was killed before the first beat
+    clock = FakeClock()
+    work(study, bowl, trials=2, patience=30, clock=clock, sleep=lambda seconds: clock.advance(10))
+    assert sorted(states(study)) == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
 def test_two_workers_may_give_up_the_same_lost_trial():
     study, clock = in_memory(), FakeClock()
     lost = study.ask()

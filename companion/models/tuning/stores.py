@@ -94,3 +94,16 @@ def _leave_transactions_to_us(connection: Any, _record: object) -> None:
 
 def _take_the_write_lock(connection: sqlalchemy.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def numbers_with_heartbeat(study: optuna.Study) -> frozenset[int] | None:
+    """Which trials of `study` ever had a heartbeat; None where its storage keeps none."""
+    storage = getattr(study._storage, "_backend", study._storage)  # under Optuna's own cache
+    if not isinstance(storage, RDBStorage) or storage.get_heartbeat_interval() is None:
+        return None
+    query = sqlalchemy.text(
+        "SELECT trials.number FROM trials JOIN trial_heartbeats USING (trial_id) "
+        "WHERE trials.study_id = :study"
+    )
+    with storage.engine.connect() as connection:
+        return frozenset(connection.execute(query, {"study": study._study_id}).scalars())

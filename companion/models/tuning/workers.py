@@ -11,8 +11,8 @@ pruned), no more and no fewer:
 - A worker that finds nothing to take waits while others are at work, since one of them may die.
 
 A worker that dies after it got a trial and before the first heartbeat leaves one that nobody would
-ever fail. It has no parameters yet, so a worker that has waited for it as long as for a heartbeat
-fails it, and another trial takes its place.
+ever fail, with its first parameters or without any. So a worker that has waited for such a trial as
+long as for a heartbeat fails it, and another trial takes its place.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from companion.models.tuning.errors import NoFiniteValueError
 from companion.models.tuning.progress import OnProgress, Progress
-from companion.models.tuning.stores import quietly
+from companion.models.tuning.stores import numbers_with_heartbeat, quietly
 
 ALIVE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -88,7 +88,7 @@ def work(
     """Work on `study` until it has `trials` finished trials, or `timeout` seconds have passed.
 
     A trial that has begun is finished in any case. `patience` is for how many seconds a trial
-    without parameters may stand still before it counts as lost.
+    without parameters, or without a heartbeat, may stand still before it counts as lost.
 
     Raises `ValueError` for less than one trial, `NoFiniteValueError` for an objective that returns
     no finite number, and whatever else the objective raises; the study stays readable, and calling
@@ -133,7 +133,7 @@ def _guarded(
 
 
 class _Lost:
-    """Running trials without parameters, and since when this worker has seen them stand still."""
+    """Running trials without a sign of life, and since when this worker has seen them so."""
 
     def __init__(self, study: optuna.Study, patience: float, clock: Callable[[], float]) -> None:
         self._study, self._patience, self._clock = study, patience, clock
@@ -143,8 +143,13 @@ class _Lost:
         """Fail those that have stood still for too long."""
         now = self._clock()
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        blank = {trial.number for trial in running if _is_blank(trial)}
-        self._seen = {number: self._seen.get(number, now) for number in blank}
+        beating = numbers_with_heartbeat(self._study)
+        lifeless = {
+            trial.number
+            for trial in running
+            if _is_blank(trial) or (beating is not None and trial.number not in beating)
+        }
+        self._seen = {number: self._seen.get(number, now) for number in lifeless}
         for number, since in self._seen.items():
             if now - since >= self._patience:
                 with contextlib.suppress(ValueError):  # another worker was faster
