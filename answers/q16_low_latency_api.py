@@ -203,10 +203,10 @@ def later_rows_do_not_restart_the_delay(attempt, case):
 
     async def main():
         # A delay of many gaps: a busy machine may stretch one of them.
-        batcher = attempt(Model(), max_batch=10_000, max_delay=0.25)
+        batcher = attempt(Model(), max_batch=10_000, max_delay=0.2)
         callers = []
         begun = asyncio.get_running_loop().time()
-        while asyncio.get_running_loop().time() - begun < 0.6:
+        while asyncio.get_running_loop().time() - begun < 0.45:
             callers.append(asyncio.ensure_future(ask(batcher, 1.0)))
             await asyncio.sleep(0.01)
             if callers[0].done():
@@ -219,7 +219,7 @@ def later_rows_do_not_restart_the_delay(attempt, case):
 
     case.true(
         asyncio.run(main()),
-        given="a row every 10 ms for 0.6 s, max_delay=0.25",
+        given="a row every 10 ms for 0.45 s, max_delay=0.2",
         expected="the first row is answered before the last one comes",
         got="it still waits",
     )
