@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pandas as pd
 import psutil
 
@@ -73,10 +74,18 @@ def _servers(folder: Path) -> Iterator[dict[str, tuple[Target, SubprocessServer]
         url, server = start("/v2/predict", *guarded, factory, env=ours)
         bodies = _bodies(prepared / HISTORY)
         found = {_OURS: (Target(url, bodies, {"X-API-Key": key}), server)}
+        _wait_until_all_is_loaded(url, bodies[0], key)
         for name, path, app in ((_EMPTY, "/constant", "fastapi"), (_ASGI, "/", "asgi")):
             url, server = start(path, "--http=httptools", *here, f"_scoring_servers:{app}")
             found[name] = (Target(url), server)
         yield found
+
+
+def _wait_until_all_is_loaded(url: str, body: bytes, key: str) -> None:
+    """The libraries for explanations are loaded beside the first requests; not beside these."""
+    explain = url.replace("/v2/predict", "/v2/explain")
+    headers = {"X-API-Key": key, "Content-Type": "application/json"}
+    httpx.post(explain, content=body, headers=headers, timeout=60).raise_for_status()
 
 
 def _bodies(history: Path) -> list[bytes]:

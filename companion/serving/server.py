@@ -10,7 +10,6 @@ second signal skips the rest.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -51,9 +50,6 @@ class DrainingServer(uvicorn.Server):
             self._loop.add_signal_handler(
                 signal.SIGHUP, self._loop.run_in_executor, None, self._reload
             )
-        # What is there now stays: the collector need not walk through years of history again.
-        gc.collect()
-        gc.freeze()
 
     def _reload(self) -> None:
         try:

@@ -86,23 +86,6 @@ def test_settings_that_let_nothing_through_are_refused(wrong):
         guarded(**wrong)
 
 
-def test_run_starts_and_stops_with_what_was_loaded_settled(monkeypatch):
-    """The whole way, with the signal already given."""
-    settled = []
-    monkeypatch.setattr("gc.freeze", lambda: settled.append(True))
-
-    app = App()
-    running = DrainingServer(uvicorn.Config(app, port=0, log_level="error"), app, 0.0)
-
-    async def main():
-        asyncio.get_running_loop().call_later(0.05, running.handle_exit, signal.SIGINT, None)
-        await running._serve()
-
-    asyncio.run(main())
-
-    assert settled == [True]
-
-
 def told_to_reload(app):
     """Run `app`, send SIGHUP once it runs, and stop it a moment later."""
     running = DrainingServer(uvicorn.Config(app, port=0, log_level="error"), app, 0.0)

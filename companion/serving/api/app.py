@@ -90,8 +90,10 @@ def create_app(service: Service) -> ScoringApp:
                 await stack.enter_async_context(batcher)
             if explaining is not None:
                 stack.callback(explaining.close)
-                explaining.prepare()
+                explaining.prepare(service.on_loaded)
             await run_in_threadpool(_try_to_load, scorer)
+            if explaining is None:
+                service.on_loaded()
             yield
             health.drain()
 

@@ -9,6 +9,7 @@ explanations must not take the core that scores.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -70,9 +71,17 @@ class Explaining:
         finally:
             self._waiting -= 1
 
-    def prepare(self) -> None:
-        """Begin to load the libraries, which takes seconds that the first caller need not wait."""
-        self._thread.submit(import_module, "companion.models.explanations")
+    def prepare(self, then: Callable[[], None] = lambda: None) -> None:
+        """Begin to load the libraries, which takes seconds that the first caller need not wait.
+
+        `then` is called afterwards, in the same thread.
+        """
+
+        def load() -> None:
+            import_module("companion.models.explanations")
+            then()
+
+        self._thread.submit(load)
 
     def close(self) -> None:
         """Let the thread end, without waiting for what nobody will read."""

@@ -42,6 +42,7 @@ class Service:
         jobs: batches; `None`: there are none, and no routes for them.
         on_accepted: told of each new job once it is stored, as to wake an executor up.
         background: rows × `FEATURES` that explanations compare with; `None`: no explanations.
+        on_loaded: called once all is loaded, what is loaded beside the first requests too.
         health: `None` for one critical check, that there is a model.
         traces: see `companion.serving.tracing`.
         access: writes a line for each request, while the application runs; `None`: nobody does.
@@ -61,6 +62,7 @@ class Service:
     jobs: Jobs | None = None
     on_accepted: Callable[[Job], None] = lambda job: None
     background: NDArray[np.float64] | None = None
+    on_loaded: Callable[[], None] = lambda: None
     health: HealthRegistry | None = None
     traces: Telemetry = OFF
     access: AccessLines | None = None
