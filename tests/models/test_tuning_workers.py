@@ -247,7 +247,8 @@ def test_a_trial_that_another_worker_is_running_is_waited_for():
 
 def test_a_trial_that_got_parameters_and_no_heartbeat_is_replaced_too(home):
     study = study_at(home)
-    study.ask().suggest_float("x", -1, 1)  # and its worker was killed before the first beat
+    with quietly():
+        study.ask().suggest_float("x", -1, 1)  # and its worker was killed before the first beat
     clock = FakeClock()
     work(study, bowl, trials=2, patience=30, clock=clock, sleep=lambda seconds: clock.advance(10))
     assert sorted(states(study)) == ["COMPLETE", "COMPLETE", "FAIL"]
