@@ -1,10 +1,11 @@
 """What must survive a crash: files and folders that appear whole, and SQLite opened properly.
 
 `write_bytes`, `write_text` and `publish_folder` make a name appear in one step; `open_db`,
-`write` and `backup` make one SQLite file safe for several processes. Importing the room loads
-only the standard library.
+`write` and `backup` make one SQLite file safe for several processes; `without_secrets` says where
+something is kept without saying how to get in. Importing the room loads only the standard library.
 """
 
+from companion.storage.addresses import without_secrets
 from companion.storage.atomic import publish_folder, sync_folder, write_bytes, write_text
 from companion.storage.errors import (
     AlreadyExistsError,
@@ -37,6 +38,7 @@ __all__ = [
     "open_db",
     "publish_folder",
     "sync_folder",
+    "without_secrets",
     "write",
     "write_bytes",
     "write_text",

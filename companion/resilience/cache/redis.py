@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import BlockingConnectionPool, Redis
 from redis import asyncio as aioredis
@@ -27,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from companion.resilience.cache.homes import MISSING, CacheHomeError, CacheUnavailableError
+from companion.storage import without_secrets
 
 _PREFIX = "prediction:"
 _CONNECTIONS = 32  # for each client; a crowd queues for at most `timeout` and then computes
@@ -47,7 +47,7 @@ class RedisHome:
     def __init__(self, url: str, *, timeout: float = 0.05) -> None:
         if not 0 < timeout < float("inf"):
             raise ValueError(f"timeout is seconds, above 0 and finite; got {timeout}")
-        self.name = _without_secrets(url)
+        self.name = without_secrets(url)
         patience = {
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
@@ -130,9 +130,3 @@ class RedisHome:
 
 def _milliseconds(ttl: float) -> int:
     return max(1, int(ttl * 1000))
-
-
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"

@@ -22,8 +22,9 @@ from companion.resilience.limiting.algorithm import Algorithm
 from companion.resilience.limiting.decisions import Decision
 from companion.resilience.limiting.outages import FAILURES, Outage, WhenDown
 from companion.resilience.limiting.redis_script import Script
-from companion.resilience.limiting.redis_store import positive, without_secrets
+from companion.resilience.limiting.redis_store import positive
 from companion.resilience.outcomes import CircuitOpenError
+from companion.storage import without_secrets
 
 
 class AsyncRedisStore:

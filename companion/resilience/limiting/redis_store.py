@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
@@ -26,6 +25,7 @@ from companion.resilience.limiting.decisions import Decision
 from companion.resilience.limiting.outages import FAILURES, Outage, WhenDown
 from companion.resilience.limiting.redis_script import Script
 from companion.resilience.outcomes import CircuitOpenError
+from companion.storage import without_secrets
 
 
 class RedisStore:
@@ -167,9 +167,3 @@ def positive(timeout: float) -> float:
     if not 0 < timeout < float("inf"):
         raise ValueError(f"timeout is a positive and finite number of seconds, got {timeout}")
     return timeout
-
-
-def without_secrets(url: str) -> str:
-    """``url`` as it may stand in a log."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

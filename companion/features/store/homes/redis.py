@@ -16,7 +16,6 @@ https://redis.io/docs/latest/commands/mget/.
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -27,6 +26,7 @@ from redis.retry import Retry
 
 from companion.features.store.errors import OnlineStoreError, OnlineStoreUnavailableError
 from companion.features.store.records import STAMP_DIGITS, Record
+from companion.storage import without_secrets
 
 _PUT = f"""
 local moved = 0
@@ -57,7 +57,7 @@ class RedisHome:
     def __init__(self, url: str, *, timeout: float = 0.25) -> None:
         if not 0 < timeout < float("inf"):
             raise ValueError(f"timeout is seconds, above 0 and finite; got {timeout}")
-        self.name = _without_secrets(url)
+        self.name = without_secrets(url)
         self._timeout = timeout
         self._client: Any = Redis.from_url(
             url,
@@ -103,9 +103,3 @@ class RedisHome:
 
 def _key(table: str, key: str) -> str:
     return f"features:{table}:{key}"
-
-
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"

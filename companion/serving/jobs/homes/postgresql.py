@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.rows import dict_row
@@ -22,6 +21,7 @@ from psycopg.rows import dict_row
 from companion.serving.jobs.errors import JobsUnavailableError
 from companion.serving.jobs.homes import statements
 from companion.serving.jobs.homes.sql import Rows, SqlHome
+from companion.storage import without_secrets
 
 SERVER_CLOCK = "extract(epoch from clock_timestamp())::double precision"
 
@@ -59,7 +59,7 @@ class PostgresqlHome(SqlHome):
     """
 
     def __init__(self, url: str, *, timeout: float = 10.0, clock: str = SERVER_CLOCK) -> None:
-        super().__init__(_without_secrets(url), self._begun)
+        super().__init__(without_secrets(url), self._begun)
         self._url = url
         self._timeout = timeout
         self._clock = f"({clock})"
@@ -119,9 +119,3 @@ class _PostgresqlSession:
         said = statement.replace(":skip_locked", "FOR UPDATE SKIP LOCKED")
         said = re.sub(r"(?<!:):now\b", self._clock, said)
         return re.sub(r"(?<!:):([a-z]\w*)", r"%(\1)s", said).encode()
-
-
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
