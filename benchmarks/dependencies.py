@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -88,10 +89,10 @@ class Broken:
 def run() -> list[Row]:
     with _world() as world:
         return [
-            *_of_link("limits in Redis", world.redis, lambda: _with_limits(world), world),
-            *_of_link("cache in Redis", world.redis, lambda: _with_cache(world), world),
-            *_of_link("features in Redis", world.redis, lambda: _with_features(world), world),
-            *_of_link("jobs in PostgreSQL", world.postgresql, lambda: _with_jobs(world), world),
+            *_of_link("limits in Redis", world, world.redis, _with_limits, _score),
+            *_of_link("cache in Redis", world, world.redis, _with_cache, _score),
+            *_of_link("features in Redis", world, world.redis, _with_features, _score),
+            *_of_link("jobs in PostgreSQL", world, world.postgresql, _with_jobs, _ask_for_a_job),
             *_of_models(world),
         ]
 
@@ -147,13 +148,12 @@ def _with_jobs(world: World) -> Service:
 
 
 def _of_link(
-    what: str, link: FaultyLink, make: Callable[[], Service], world: World
+    what: str, world: World, link: FaultyLink, make: Callable[[World], Service], ask: Ask
 ) -> Iterator[Row]:
-    ask = _ask_for_a_job if "jobs" in what else _score
     well = 0.0
     for name, fault in FAULTS.items():
         link.become(WELL)
-        seen = asyncio.run(_watch(make(), world, ask, lambda fault=fault: link.become(fault)))
+        seen = asyncio.run(_watch(make(world), world, ask, partial(link.become, fault)))
         well = well or seen.slowest
         yield _row(f"{what}: {name}", seen, well)
     link.become(WELL)
@@ -180,7 +180,7 @@ def _of_models(world: World) -> Iterator[Row]:
         service = Service(
             Scorer(hold_model(model, version="broken"), StateFeatures(world.history.state))
         )
-        seen = asyncio.run(_watch(service, world, _score, lambda it=model: _break(it)))
+        seen = asyncio.run(_watch(service, world, _score, partial(_break, model)))
         yield _row(f"model: {name}", seen, well.slowest)
     missing = Service(
         Scorer(hold_artefact(world.folder / "nowhere"), StateFeatures(world.history.state))

@@ -180,7 +180,7 @@ async def _soak(world: World) -> list[Row]:
         await asyncio.gather(troubles, sending)
         memory.cancel()
     scored, twice = await _finish_jobs(world, tally)
-    return _rows(world, tally, rate, load.percentile(99), scored, twice)
+    return _rows(tally, rate, load.percentile(99), scored, twice)
 
 
 async def _judged(caller: HttpCaller, world: World, number: int, tally: Tally) -> str:
@@ -287,9 +287,7 @@ async def _finish_jobs(world: World, tally: Tally) -> tuple[list[int], int]:
     return scored, twice
 
 
-def _rows(
-    world: World, tally: Tally, rate: float, p99: float, scored: list[int], twice: int
-) -> list[Row]:
+def _rows(tally: Tally, rate: float, p99: float, scored: list[int], twice: int) -> list[Row]:
     def resident(begin: float, end: float) -> float:
         part = [rss for at, rss in tally.memory if begin * SECONDS <= at < end * SECONDS]
         return statistics.median(part)

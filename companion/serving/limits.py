@@ -26,6 +26,7 @@ Headers = list[tuple[bytes, bytes]]
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 TITLE = "Too Many Requests"
+USED_UP = "The limit is used up; Retry-After says when to come again."
 
 
 def rate_limit_headers(
@@ -130,11 +131,7 @@ class RateLimitMiddleware:
         return path in self._exempt or path.startswith(self._below)
 
     async def _refuse(self, decision: Decision, headers: Headers, send: Send) -> None:
-        detail = (
-            "This request costs more than the limit ever gives."
-            if decision.never
-            else "The limit is used up; Retry-After says when to come again."
-        )
+        detail = "This request costs more than the limit ever gives." if decision.never else USED_UP
         named: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": [self._policy]}
         body = problem(429, TITLE, detail, **named)
         headers = [

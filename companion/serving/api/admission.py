@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from companion.resilience.limiting import GCRA, AsyncStore, Limit, MemoryStore, RateLimiter
 from companion.serving.keys import ApiKey, KeyRing, UnknownKeyError
-from companion.serving.limits import QUOTA_EXCEEDED, rate_limit_headers
+from companion.serving.limits import QUOTA_EXCEEDED, TITLE, USED_UP, rate_limit_headers
 from companion.serving.problems import MEDIA_TYPE, problem
 from companion.serving.proxies import TrustedProxies, address_key
 
@@ -103,8 +103,7 @@ class Gate:
         headers = rate_limit_headers(decision, window=kept.window)
         if decision.allowed:
             return Admission(client, headers)
-        detail = "The limit is used up; Retry-After says when to come again."
-        raise Refusal(429, "Too Many Requests", detail, headers, type=QUOTA_EXCEEDED)
+        raise Refusal(429, TITLE, USED_UP, headers, type=QUOTA_EXCEEDED)
 
     def identify(self, scope: Scope, presented: bytes | None) -> str:
         """The client of `scope`, whatever it has left; raises `Refusal` with 401."""

@@ -137,9 +137,7 @@ class Settings:
 
 def app_from_environment() -> ScoringApp:
     """For `uvicorn --factory companion.serving.api:app_from_environment`; raises `SettingError`."""
-    app = create_app(service_of(Settings.of(os.environ)))
-    keep_what_is_there()
-    return app
+    return create_app(service_of(Settings.of(os.environ)))
 
 
 def keep_what_is_there() -> None:

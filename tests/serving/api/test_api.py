@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from datetime import UTC, datetime
 
 import httpx
@@ -297,6 +298,17 @@ def test_a_defect_elsewhere_is_a_500_of_the_same_kind(open_client, scorer, histo
     assert answer.headers["content-type"] == PROBLEM
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("explains", [True, False])
+def test_it_is_told_once_that_all_is_loaded(open_client, scorer, history, explains):
+    told = threading.Semaphore(0)
+    background = history.background if explains else None
+
+    open_client(Service(scorer, background=background, on_loaded=told.release))
+
+    assert told.acquire(timeout=60)
+    assert not told.acquire(blocking=False)
 
 
 def test_a_batcher_that_has_been_closed_is_503(scorer, history):

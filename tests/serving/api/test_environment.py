@@ -151,10 +151,19 @@ def test_a_folder_that_is_no_artefact_starts_and_says_that_it_is_not_ready(tmp_p
     assert service.scorer.base_rate == 0.01
 
 
+def test_what_was_loaded_is_taken_out_of_the_collectors_sight(environment, monkeypatch):
+    done = []
+    monkeypatch.setattr("gc.collect", lambda: done.append("collect"))
+    monkeypatch.setattr("gc.freeze", lambda: done.append("freeze"))
+
+    service_of(Settings.of(environment)).on_loaded()
+
+    assert done == ["collect", "freeze"]
+
+
 def test_the_factory_reads_the_environment(environment, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("gc.freeze", lambda: None)  # this process is not the application's alone
 
     app = app_from_environment()
 
