@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 
 import optuna
 import pytest
@@ -16,7 +17,7 @@ from companion.instruments.postgresql_server import PostgresqlMissingError, post
 from companion.models.tuning.errors import NoFiniteValueError
 from companion.models.tuning.sampling import SeededTPE
 from companion.models.tuning.search import open_study
-from companion.models.tuning.stores import open_storage, quietly
+from companion.models.tuning.stores import numbers_with_heartbeat, open_storage, quietly
 from companion.models.tuning.workers import work
 
 # A forkserver's children come from a process without threads, with the libraries already loaded.
@@ -110,6 +111,11 @@ def killed_in_trial(home, number):
     worker = FORKS.Process(target=work_until_trial_hangs, args=(home, number, told))
     worker.start()
     assert told.wait(60)
+    study = study_at(home)
+    give_up = time.monotonic() + 60
+    while number not in numbers_with_heartbeat(study):  # it is another thread's to give
+        assert time.monotonic() < give_up, "a hanging trial has no heartbeat"
+        time.sleep(0.01)
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
 

@@ -256,6 +256,35 @@ def test_several_notebooks_run_at_once_and_come_back_in_order(root: Path) -> Non
     assert {outcome.state for outcome in outcomes} == {"passed"}
 
 
+def counting(root: Path, name: str, then: str) -> Any:
+    """A cell that counts its runs in the file ``name``; ``then`` may use ``runs``."""
+    file = str(root / name)
+    return code(
+        "a",
+        f"with open({file!r}, 'a') as f: f.write('x')\nruns = len(open({file!r}).read())\n{then}",
+    )
+
+
+def test_what_fails_beside_others_has_a_second_run_alone(root: Path) -> None:
+    calm = write(root, "q50_calm", counting(root, "calm", ""))
+    disturbed = write(root, "q51_disturbed", counting(root, "disturbed", "assert runs == 2, 'ow'"))
+    broken = write(root, "q52_broken", counting(root, "broken", "assert runs > 9, f'run {runs}'"))
+    outcomes = validate([calm, disturbed, broken], root=root, jobs=2)
+    assert [outcome.state for outcome in outcomes] == ["passed", "passed", "failed"]
+    first, second, third = outcomes
+    assert first.notes == ()
+    assert second.notes == ("failed beside others, passed alone; beside others: AssertionError: ow",)
+    assert third.error == "AssertionError: run 2"
+    assert (root / "calm").read_text() == "x"
+
+
+def test_one_that_was_alone_anyway_has_no_second_run(root: Path) -> None:
+    path = write(root, "q53_alone", counting(root, "alone", "assert runs == 2"))
+    (outcome,) = validate([path], root=root, jobs=2)
+    assert outcome.state == "failed"
+    assert (root / "alone").read_text() == "x"
+
+
 def test_shards_are_disjoint_complete_and_the_same_every_time(root: Path) -> None:
     paths = [write(root, f"q{number}_x", code("a", "1;")) for number in range(20, 25)]
     validate(paths, root=root)

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,9 @@ def validate(
     With ``parameters`` outputs are not compared: the notebook's own assertions decide. ``shard``
     ``(i, n)`` takes the i-th of n equal parts. ``report`` is where to write the HTML page.
     ``store`` runs everything and writes the new outputs into the notebooks instead of comparing.
+
+    What fails beside others runs once more, alone, since many notebooks measure, and their company
+    may have been what they measured. The second outcome counts, with a note on the first.
 
     Returns one outcome a notebook, in the order of their paths. Raises ``ValidationError`` before
     any kernel starts if the request is wrong. Ctrl-C shuts all kernels down.
@@ -101,7 +104,18 @@ class _Validation:
         slots = asyncio.Semaphore(jobs)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.one(item, slots)) for item in items]
-        return [task.result() for task in tasks]
+        outcomes = [task.result() for task in tasks]
+        if min(jobs, len(items)) == 1:
+            return outcomes
+        return [
+            await self.alone(item, outcome) if outcome.state == "failed" else outcome
+            for item, outcome in zip(items, outcomes, strict=True)
+        ]
+
+    async def alone(self, item: Selected, first: Outcome) -> Outcome:
+        second = await self.one(item, asyncio.Semaphore(1))
+        note = f"failed beside others, {second.state} alone; beside others: {first.error}"
+        return replace(second, notes=(*second.notes, note))
 
     async def one(self, item: Selected, slot: asyncio.Semaphore) -> Outcome:
         depends = partial(
