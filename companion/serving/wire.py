@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with limits on what comes before a request, and one write an answer.
+"""uvicorn's HTTP protocol with limits on what comes before a request.
 
 An application is called when all headers are there. A client that sends a byte of them now and
 then holds a connection for ever without any application knowing (*Slowloris*, Hansen, 2009), and
@@ -6,10 +6,6 @@ one that sends headers without end fills the memory. Both are stopped here, wher
 
 `uvicorn --http companion.serving.wire:GuardedProtocol`, or `Config(http=guarded(seconds=…))`. The
 timer runs only while a client makes us wait, so a request whose headers come at once pays nothing.
-
-An answer is handed over in two messages, head and body, and uvicorn writes each at once. For a
-small answer a second call of the system is a good part of the whole; here the head waits for what
-follows in the same turn of the loop.
 """
 
 from __future__ import annotations
@@ -22,38 +18,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_BYTES = 32 * 1024
 HEADER_SECONDS = 10.0
-
-
-class HeadWithBody:
-    """A transport whose `write` keeps the head of an answer back for what follows in this turn."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        """Send `data`, in order; the head of an answer at the end of this turn at the latest."""
-        if self._head:
-            data, self._head = self._head + data, b""
-        elif data.startswith(b"HTTP/1.1 "):
-            self._head = data
-            self._loop.call_soon(self._flush)
-            return
-        self._transport.write(data)
-
-    def close(self) -> None:
-        """Send what was kept back, then close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -74,7 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(HeadWithBody(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(transport)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -273,7 +273,9 @@ def test_what_fails_beside_others_has_a_second_run_alone(root: Path) -> None:
     assert [outcome.state for outcome in outcomes] == ["passed", "passed", "failed"]
     first, second, third = outcomes
     assert first.notes == ()
-    assert second.notes == ("failed beside others, passed alone; beside others: AssertionError: ow",)
+    assert second.notes == (
+        "failed beside others, passed alone; beside others: AssertionError: ow",
+    )
     assert third.error == "AssertionError: run 2"
     assert (root / "calm").read_text() == "x"
 

@@ -6,11 +6,13 @@ of *adaptive batching* in Clipper (Crankshaw and others, NSDI 2017) and of the d
 NVIDIA's Triton.
 
 Three parts: `gathering` says when rows leave, `answering` asks the model (and finds the row that
-it chokes on), `batcher` stands between the event loop and the one thread that predicts.
+it chokes on), `batcher` stands between the event loop and the one thread that predicts. `Cohort` is
+for models so fast that a thread would cost more than they do.
 """
 
 from companion.serving.batching.answering import ROW_ERRORS
 from companion.serving.batching.batcher import BatcherStats, MicroBatcher
+from companion.serving.batching.cohort import Cohort
 from companion.serving.batching.errors import (
     BatcherClosedError,
     BatchResultError,
@@ -24,6 +26,7 @@ __all__ = [
     "BatchResultError",
     "BatcherClosedError",
     "BatcherStats",
+    "Cohort",
     "Gathering",
     "MicroBatcher",
     "PredictorExitError",

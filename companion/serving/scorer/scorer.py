@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from companion.resilience.breaker import CircuitBreaker
 from companion.resilience.cache import PredictionCache
 from companion.resilience.outcomes import CircuitOpenError
-from companion.serving.batching import BatcherClosedError, MicroBatcher, QueueFullError
+from companion.serving.batching import BatcherClosedError, Cohort, MicroBatcher, QueueFullError
+from companion.serving.batching.answering import Failed, answers
 from companion.serving.holder import ModelHolder
 from companion.serving.schemas import Score, Source, Transaction
 from companion.serving.scorer.decisions import USUAL_STAKES, Stakes
@@ -92,26 +93,51 @@ class Scorer:
         self._stranger = NoHistory()
         self._features_trouble = _Trouble("features")
         self._model_trouble = _Trouble("the model")
+        self._predict = batch_predictor(holder)
+        # Nothing to wait for between the transaction and its score: all of a turn go together.
+        at_once = self._local is not None and cache is None and batcher is None
+        self._cohort = Cohort(self._score_all) if at_once else None
 
     async def score(self, transaction: Transaction, request_id: str) -> Score:
-        """The answer for `transaction`; raises nothing but `QueueFullError`."""
-        if self._local is not None:
-            features = self._features_here(self._local, transaction)
-        else:
-            features = await self.features(transaction)
+        """The answer for `transaction`; raises nothing but `QueueFullError`, and
+        `BatcherClosedError` while the service stops.
+        """
+        if self._cohort is not None:
+            return await self._cohort.ask((transaction, request_id))
+        features = await self.features(transaction)
+        predicted: Predicted | Exception
         try:
-            if self.cache is None and self.batcher is None:
-                probability, version, source = self._ask(features)
-            elif self.cache is None:
-                probability, version, source = await self._ask_in_company(features)
-            else:
-                probability, version, source = await self._look_up(features, self.cache)
-            self._model_trouble.is_over()
+            predicted = await self._ask(features)
         except (QueueFullError, BatcherClosedError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-            self._model_trouble.told(error)
-            return self._fallback(transaction, features, request_id)
+            predicted = error
+        return self._answer(transaction, request_id, features, predicted)
+
+    def _score_all(self, asked: list[tuple[Transaction, str]]) -> list[Score]:
+        seen = [self._features_here(transaction) for transaction, _ in asked]
+        return [
+            self._answer(transaction, request_id, features, predicted)
+            for (transaction, request_id), features, predicted in zip(
+                asked, seen, self._ask_for_all(seen), strict=True
+            )
+        ]
+
+    def _answer(
+        self,
+        transaction: Transaction,
+        request_id: str,
+        features: Features,
+        predicted: Predicted | Exception,
+    ) -> Score:
+        probability = self.base_rate
+        version: str | None = None
+        source: Source = "fallback"
+        if isinstance(predicted, Exception):
+            self._model_trouble.told(predicted)
+        else:
+            self._model_trouble.is_over()
+            probability, version, source = predicted
         decision = self.stakes.decide(probability, transaction.amount)
         return Score(
             transaction.transaction_id,
@@ -120,7 +146,7 @@ class Scorer:
             decision.threshold,
             version,
             source,
-            features.degraded,
+            features.degraded or source == "fallback",
             features.age,
             request_id,
         )
@@ -128,7 +154,7 @@ class Scorer:
     async def features(self, transaction: Transaction) -> Features:
         """What is known of `transaction`; those of a stranger where the source fails."""
         if self._local is not None:
-            return self._features_here(self._local, transaction)
+            return self._features_here(transaction)
         try:
             features = await self.breaker.acall(self._remote.aread, transaction)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
@@ -136,9 +162,10 @@ class Scorer:
         self._features_trouble.is_over()
         return features
 
-    def _features_here(self, source: LocalFeatures, transaction: Transaction) -> Features:
+    def _features_here(self, transaction: Transaction) -> Features:
+        assert self._local is not None
         try:
-            features = self.breaker.call(source.read, transaction)
+            features = self.breaker.call(self._local.read, transaction)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
             return self._without(transaction, error)
         self._features_trouble.is_over()
@@ -149,13 +176,30 @@ class Scorer:
             self._features_trouble.told(error)
         return self._stranger.read(transaction)
 
-    def _ask(self, features: Features) -> Predicted:
+    def _ask_for_all(self, seen: list[Features]) -> list[Predicted | Exception]:
+        if len(seen) == 1:
+            try:
+                return [self._ask_alone(seen[0])]
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
+                return [error]
+        results = answers(self._predict, [features.row[0] for features in seen])
+        return [
+            result.error if isinstance(result, Failed) else Predicted(result[0], result[1], "model")
+            for result in results
+        ]
+
+    def _ask_alone(self, features: Features) -> Predicted:
         model = self.holder.current()
         return Predicted(model.fraud(features.row), model.version, "model")
 
+    async def _ask(self, features: Features) -> Predicted:
+        if self.cache is not None:
+            return await self._look_up(features, self.cache)
+        return await self._ask_in_company(features)
+
     async def _ask_in_company(self, features: Features) -> Predicted:
         if self.batcher is None:
-            return self._ask(features)
+            return self._ask_alone(features)
         probability, version = await self.batcher.predict(features.row[0])
         return Predicted(probability, version, "model")
 
@@ -172,20 +216,6 @@ class Scorer:
         current = cache.for_version(self.holder.current().version)
         probability, version = await current.aget_or_compute(features.row[0], compute)
         return Predicted(float(probability), str(version), "model" if is_fresh else "cache")
-
-    def _fallback(self, transaction: Transaction, features: Features, request_id: str) -> Score:
-        decision = self.stakes.decide(self.base_rate, transaction.amount)
-        return Score(
-            transaction.transaction_id,
-            self.base_rate,
-            decision.action,
-            decision.threshold,
-            None,
-            "fallback",
-            True,
-            features.age,
-            request_id,
-        )
 
 
 class _Trouble:

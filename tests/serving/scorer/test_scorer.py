@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from companion.features.defaults import FEATURES, UnknownFeatureError, online_features, windows_of
@@ -15,6 +16,7 @@ from companion.resilience.cache import MemoryHome, PredictionCache
 from companion.serving.batching import BatcherClosedError, MicroBatcher, QueueFullError
 from companion.serving.errors import ModelLoadError
 from companion.serving.holder import ModelHolder
+from companion.serving.preparing import HISTORY, MODEL, History, prepare
 from companion.serving.schemas import Transaction
 from companion.serving.scorer import (
     Features,
@@ -24,6 +26,7 @@ from companion.serving.scorer import (
     Stakes,
     StateFeatures,
     batch_predictor,
+    hold_artefact,
     hold_model,
 )
 from companion.serving.scorer.model import as_probability
@@ -259,6 +262,72 @@ def test_a_holder_gives_the_model_itself_or_says_that_there_is_none():
         ModelHolder(lambda: 1 / 0).current()
 
 
+# ----- many at once -----------------------------------------------------------------------------
+
+
+class ByAmount:
+    """As probable as the amount is large, up to 100; amounts above that it chokes on."""
+
+    def __init__(self):
+        self.calls = []
+
+    def predict_proba(self, X):
+        amounts = np.exp(X[:, 0])
+        self.calls.append(len(amounts))
+        if (amounts > 100.001).any():
+            raise ValueError("too much")
+        return np.column_stack([1 - amounts / 100, amounts / 100])
+
+
+def scored_together(scorer, amounts):
+    async def main():
+        asked = [scorer.score(transaction(amount=a), f"r-{a:g}") for a in amounts]
+        return await asyncio.gather(*asked)
+
+    return asyncio.run(main())
+
+
+def test_requests_of_one_turn_cost_one_call_and_get_their_own(state):
+    model = ByAmount()
+    scorer = Scorer(hold_model(model, version="v"), StateFeatures(state))
+
+    scores = scored_together(scorer, [10.0, 30.0, 20.0])
+
+    assert [s.fraud_probability for s in scores] == pytest.approx([0.1, 0.3, 0.2])
+    assert [s.request_id for s in scores] == ["r-10", "r-30", "r-20"]
+    assert model.calls == [1, 3]  # one to warm it up
+
+
+def test_a_row_that_the_model_chokes_on_is_answered_for_alone(state, caplog):
+    scorer = Scorer(hold_model(ByAmount(), version="v"), StateFeatures(state), base_rate=0.03)
+
+    scores = scored_together(scorer, [10.0, 500.0, 20.0, 30.0])
+
+    assert [s.source for s in scores] == ["model", "fallback", "model", "model"]
+    assert [s.fraud_probability for s in scores] == pytest.approx([0.1, 0.03, 0.2, 0.3])
+
+
+def test_without_a_model_all_of_a_turn_are_answered_for(state, caplog):
+    scorer = Scorer(ModelHolder(lambda: 1 / 0), StateFeatures(state))
+
+    scores = scored_together(scorer, [10.0, 20.0])
+
+    assert {(s.source, s.model_version) for s in scores} == {("fallback", None)}
+    assert len(caplog.records) == 1
+
+
+def test_in_company_and_alone_the_answers_are_the_same_to_the_last_bit(tmp_path):
+    prepared = prepare(tmp_path)
+    history = History.of(pd.read_parquet(prepared / HISTORY))
+    scorer = Scorer(hold_artefact(prepared / MODEL), StateFeatures(history.state))
+    amounts = np.random.default_rng(4).lognormal(4, 2, 64).tolist()
+
+    together = scored_together(scorer, amounts)
+    alone = [score for amount in amounts for score in scored_together(scorer, [amount])]
+
+    assert together == alone
+
+
 # ----- cache and batcher ------------------------------------------------------------------------
 
 
@@ -294,22 +363,17 @@ def test_the_next_model_finds_nothing_of_the_one_before(state):
 
 
 def test_a_batch_gives_each_its_own_and_names_the_model(state):
-    class ByAmount:
-        def predict_proba(self, X):
-            p = X[:, 0] / 100
-            return np.column_stack([1 - p, p])
-
     holder = hold_model(ByAmount(), version="v")
 
     async def main():
         async with MicroBatcher(batch_predictor(holder)) as batcher:
             scorer = Scorer(holder, StateFeatures(state), batcher=batcher)
-            asked = [scorer.score(transaction(amount=a), "r") for a in (1.0, np.e)]
+            asked = [scorer.score(transaction(amount=a), "r") for a in (10.0, 20.0)]
             return await asyncio.gather(*asked)
 
     scores = asyncio.run(main())
 
-    assert [s.fraud_probability for s in scores] == pytest.approx([0.0, 0.01])
+    assert [s.fraud_probability for s in scores] == pytest.approx([0.1, 0.2])
     assert {s.model_version for s in scores} == {"v"}
 
 
