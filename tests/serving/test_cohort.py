@@ -1,6 +1,7 @@
 """All that is asked in a turn of the loop is answered in one go, and each gets its own."""
 
 import asyncio
+import itertools
 from contextvars import ContextVar
 
 import pytest
@@ -69,7 +70,7 @@ def test_whoever_comes_when_gets_the_own_answer(turns_before):
 
     assert asyncio.run(main()) == [2 * number for number in range(len(turns_before))]
     assert len(doubles.turns) <= len(set(turns_before))
-    assert sorted(sum(doubles.turns, [])) == list(range(len(turns_before)))
+    assert sorted(itertools.chain(*doubles.turns)) == list(range(len(turns_before)))
 
 
 def test_nobody_asks_for_who_has_left():
