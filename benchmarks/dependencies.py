@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import tempfile
 import time
 from collections import Counter
@@ -87,7 +88,7 @@ class Broken:
 
 
 def run() -> list[Row]:
-    with _world() as world:
+    with _in_silence(), _world() as world:
         return [
             *_of_link("limits in Redis", world, world.redis, _with_limits, _score),
             *_of_link("cache in Redis", world, world.redis, _with_cache, _score),
@@ -95,6 +96,18 @@ def run() -> list[Row]:
             *_of_link("jobs in PostgreSQL", world, world.postgresql, _with_jobs, _ask_for_a_job),
             *_of_models(world),
         ]
+
+
+@contextlib.contextmanager
+def _in_silence() -> Iterator[None]:
+    """The service logs each of these troubles, rightly; here they are wanted."""
+    logger = logging.getLogger("companion")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager

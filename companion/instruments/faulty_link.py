@@ -126,8 +126,8 @@ class FaultyLink:
             async with self._to_target() as (answers, requests), asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(reader, requests, is_answer=False))
                 group.create_task(self._pass_on(answers, writer, is_answer=True))
-        except* OSError:
-            pass  # either end hung up, which is what a link is for
+        except* (OSError, asyncio.CancelledError):
+            pass  # either end hung up, or the link did, which is what a link is for
         finally:
             writer.close()
             self._connections.discard(task)

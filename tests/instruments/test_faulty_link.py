@@ -134,3 +134,10 @@ def test_leaving_it_closes_connections_and_port(echo):
 def test_a_delay_of_nothing_is_refused(seconds):
     with pytest.raises(ValueError, match="delays by more than nothing"):
         slow(seconds)
+
+
+def test_cutting_somebody_off_is_no_error_in_any_log(echo, caplog):
+    with FaultyLink(echo) as link, connect(link) as connection:
+        ask(connection)
+        link.become(DOWN)
+    assert caplog.records == []
