@@ -1,7 +1,8 @@
 """Batch jobs under fire: server and workers killed with SIGKILL at random moments, rows counted.
 
 Each run has a server that accepts three files by HTTP, two workers that score them, and somebody
-who kills one of the three, again and again, and starts another in its place. The client does what
+who kills one of the three, again and again, and starts another in its place. The store is an SQLite
+file, then a PostgreSQL server. The client does what
 clients do: it repeats a request that got no answer, with the same idempotency key. At the end every
 row of every file must be there once, with its own score: rows lost 0, rows twice 0, jobs twice 0.
 
@@ -22,15 +23,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import psycopg
 
 from companion.instruments.benchmark import Row
+from companion.instruments.postgresql_server import postgresql_server
 from companion.instruments.server import free_port
-from companion.serving.jobs import JobState, Worker, open_jobs
+from companion.serving.jobs import Jobs, JobState, Worker, open_jobs
 from companion.transactions import simulate
 
 TITLE = "Batch jobs and kill -9"
@@ -67,11 +72,19 @@ class CrashRun:
 
 
 def run(runs: int = RUNS) -> list[Row]:
-    found = [crash_run(seed) for seed in range(runs)]
-    what = f"{runs} runs, {sum(one.rows for one in found):,} rows accepted"
+    with postgresql_server() as server:
+        return [
+            *_rows("SQLite", [crash_run(seed) for seed in range(runs)]),
+            *_rows("PostgreSQL", [crash_run(seed, server=server.url) for seed in range(runs)]),
+        ]
+
+
+def _rows(store: str, found: list[CrashRun]) -> list[Row]:
+    what = f"{store}: {len(found)} runs, {sum(one.rows for one in found):,} rows accepted"
+    again = sum(one.attempts for one in found) - FILES * len(found)
     return [
         Row(what, "kill -9 of a server or a worker", sum(one.kills for one in found), "kills"),
-        Row(what, "jobs begun again", sum(one.attempts for one in found) - FILES * runs, "times"),
+        Row(what, "jobs begun again", again, "times"),
         Row(what, "rows lost", sum(one.lost for one in found), "rows", target="0"),
         Row(what, "rows twice", sum(one.twice for one in found), "rows", target="0"),
         Row(what, "rows with another's score", sum(one.wrong for one in found), "rows", target="0"),
@@ -79,18 +92,26 @@ def run(runs: int = RUNS) -> list[Row]:
     ]
 
 
-def crash_run(seed: int, *, kills: int = 6) -> CrashRun:
-    """One run in a folder of its own; `kills` processes are killed at moments drawn by `seed`."""
+def crash_run(seed: int, *, kills: int = 6, server: str | None = None) -> CrashRun:
+    """One run; `kills` processes are killed at moments drawn by `seed`.
+
+    The store is an SQLite file of its own, or a database of its own on the PostgreSQL at `server`.
+    """
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(prefix="crashes-") as folder:
         table = simulate(ROWS, seed=seed % 3).drop(columns=["is_fraud", "scenario", "label_time"])
         table["transaction_id"] = rng.permutation(ROWS)
         upload = Path(folder, "batch.parquet")
         table.to_parquet(upload, index=False)
-        url, port = f"sqlite:///{folder}/jobs.db", free_port()
-        jobs = open_jobs(url)
-        starters = [lambda: _serve(url, port)] + [lambda: _work(url)] * WORKERS
-        with _processes(starters) as alive, _client(port, upload.read_bytes()) as accepted:
+        url = f"sqlite:///{folder}/jobs.db" if server is None else _fresh_database(server)
+        place, port = (url, f"{folder}/uploads"), free_port()
+        starters = [partial(_start, server_process, *place, port)]
+        starters += [partial(_start, worker_process, *place)] * WORKERS
+        with (
+            contextlib.closing(_open(*place)) as jobs,
+            _processes(starters) as alive,
+            _client(port, upload.read_bytes()) as accepted,
+        ):
             _wait(lambda: bool(accepted))
             for _ in range(kills):
                 time.sleep(rng.uniform(0.02, 0.25))
@@ -99,11 +120,22 @@ def crash_run(seed: int, *, kills: int = 6) -> CrashRun:
                 alive[victim].join()
                 alive[victim] = starters[victim]()
             _wait(lambda: len(accepted) == FILES and _all_over(jobs))
-        expected = dict(enumerate(table["transaction_id"], start=1))
-        return _judged(jobs, accepted, expected, kills)
+            expected = dict(enumerate(table["transaction_id"], start=1))
+            return _judged(jobs, accepted, expected, kills)
 
 
-def _judged(jobs: Any, accepted: list[str], expected: dict[int, int], kills: int) -> CrashRun:
+def _open(url: str, uploads: str) -> Jobs:
+    return open_jobs(url, uploads=uploads)
+
+
+def _fresh_database(server: str) -> str:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS crashes WITH (FORCE)")
+        connection.execute("CREATE DATABASE crashes")
+    return urlsplit(server)._replace(path="/crashes").geturl()
+
+
+def _judged(jobs: Jobs, accepted: list[str], expected: dict[int, int], kills: int) -> CrashRun:
     lost = twice = wrong = attempts = 0
     for job_id in accepted:
         found = jobs.results(job_id).to_pydict()
@@ -119,7 +151,7 @@ def _judged(jobs: Any, accepted: list[str], expected: dict[int, int], kills: int
     return CrashRun(FILES * len(expected), lost, twice, wrong, too_many, kills, attempts)
 
 
-def _all_over(jobs: Any) -> bool:
+def _all_over(jobs: Jobs) -> bool:
     return all(job.state is JobState.DONE for job in jobs.latest(100))
 
 
@@ -171,19 +203,13 @@ def _wait(ready: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def _work(url: str) -> Any:
-    process = _FORKS.Process(target=worker_process, args=(url,), daemon=True)
+def _start(target: Callable[..., None], *arguments: Any) -> Any:
+    process = _FORKS.Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
 
-def _serve(url: str, port: int) -> Any:
-    process = _FORKS.Process(target=server_process, args=(url, port), daemon=True)
-    process.start()
-    return process
-
-
-def worker_process(url: str) -> None:
+def worker_process(url: str, uploads: str) -> None:
     """Work until killed. Each piece takes a moment, so that kills hit within it, too."""
     _die_with_the_parent()
 
@@ -191,10 +217,11 @@ def worker_process(url: str) -> None:
         time.sleep(0.01)
         return frame["transaction_id"] / 1e6
 
-    Worker(open_jobs(url), score, chunk_rows=CHUNK_ROWS, lease=LEASE, max_tries=50).run(poll=0.02)
+    jobs = _open(url, uploads)
+    Worker(jobs, score, chunk_rows=CHUNK_ROWS, lease=LEASE, max_tries=50).run(poll=0.02)
 
 
-def server_process(url: str, port: int) -> None:
+def server_process(url: str, uploads: str, port: int) -> None:
     """Accept batches until killed."""
     import uvicorn
     from fastapi import FastAPI
@@ -203,7 +230,7 @@ def server_process(url: str, port: int) -> None:
 
     _die_with_the_parent()
     app = FastAPI()
-    app.include_router(batch_router(open_jobs(url)))
+    app.include_router(batch_router(_open(url, uploads)))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
     asyncio.run(server.serve())
 

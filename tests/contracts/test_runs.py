@@ -27,8 +27,8 @@ def outcomes(*parameters):
 
 def assert_passed(outcome):
     """Say why it did not, or what is to be known of how it did."""
-    for note in outcome.notes:
-        warnings.warn(f"{outcome.notebook.stem}: {note}", stacklevel=2)
+    if outcome.disturbed:
+        warnings.warn(f"{outcome.notebook.stem}: {outcome.notes[-1]}", stacklevel=2)
     differences = "\n".join(f"{d.cell}: {d.stored!r} → {d.found!r}" for d in outcome.differences)
     said = f"{outcome.failing_cell}: {outcome.error}\n{outcome.traceback}\n{differences}"
     assert outcome.state == "passed", said

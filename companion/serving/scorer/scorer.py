@@ -99,8 +99,9 @@ class Scorer:
         self._cohort = Cohort(self._score_all) if at_once else None
 
     async def score(self, transaction: Transaction, request_id: str) -> Score:
-        """The answer for `transaction`; raises nothing but `QueueFullError`, and
-        `BatcherClosedError` while the service stops.
+        """The answer for `transaction`.
+
+        Raises nothing but `QueueFullError` and, while the service stops, `BatcherClosedError`.
         """
         if self._cohort is not None:
             return await self._cohort.ask((transaction, request_id))

@@ -25,7 +25,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one notebook. Times in seconds of wall clock, the kernel's start included."""
+    """The result for one notebook. Times in seconds of wall clock, the kernel's start included.
+
+    ``disturbed`` is what failed when the notebook ran beside others, if it did; all the rest is
+    then the result of a second run, alone.
+    """
 
     notebook: Path
     state: State
@@ -38,6 +42,7 @@ class Outcome:
     traceback: str = ""
     differences: tuple[Difference, ...] = ()
     notes: tuple[str, ...] = ()
+    disturbed: str = ""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def validate(
     ``store`` runs everything and writes the new outputs into the notebooks instead of comparing.
 
     What fails beside others runs once more, alone, since many notebooks measure, and their company
-    may have been what they measured. The second outcome counts, with a note on the first.
+    may have been what they measured. The second outcome counts, and tells of the first.
 
     Returns one outcome a notebook, in the order of their paths. Raises ``ValidationError`` before
     any kernel starts if the request is wrong. Ctrl-C shuts all kernels down.
@@ -114,8 +114,8 @@ class _Validation:
 
     async def alone(self, item: Selected, first: Outcome) -> Outcome:
         second = await self.one(item, asyncio.Semaphore(1))
-        note = f"failed beside others, {second.state} alone; beside others: {first.error}"
-        return replace(second, notes=(*second.notes, note))
+        note = f"run again, alone; beside others it failed: {first.error}"
+        return replace(second, notes=(*second.notes, note), disturbed=first.error)
 
     async def one(self, item: Selected, slot: asyncio.Semaphore) -> Outcome:
         depends = partial(
