@@ -23,8 +23,8 @@ def run_tests(
     from companion.study.workbook import Workbook
 
     # Whole files go to a worker: the notebooks are run once for all tests that look at them.
-    # Two more of them than cores, since tests wait for servers as often as they compute.
-    workers = min(MOST_WORKERS, (os.cpu_count() or 1) + 2)
+    # One more of them than cores, since tests wait for servers as often as they compute.
+    workers = min(MOST_WORKERS, (os.cpu_count() or 1) + 1)
     command = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", "--dist=loadfile"]
     if coverage:
         command += ["--cov", "--cov-report=term-missing:skip-covered", "--cov-fail-under=90"]

@@ -58,8 +58,11 @@ def test_sliders_and_buttons_play_the_real_limiters_anew(page, move):
 
     page.get_by_role("button", name="in bursts", exact=True).click()
     move(page, "burst", "Home", 1)
-    smallest = settles(page, lambda now: now["sliding log"][1] == 1)
-    assert smallest["GCRA"][0] < faster["GCRA"][0] / 3, "bursts hardly pass a burst of one"
+    # Bursts hardly pass a burst of one. Where the kernel is busy, the slider overtakes the button.
+    smallest = settles(
+        page,
+        lambda now: now["sliding log"][1] == 1 and now["GCRA"][0] < faster["GCRA"][0] / 3,
+    )
 
     move(page, "burst", "End", 1)
     settles(page, lambda now: now["GCRA"][0] > 2 * smallest["GCRA"][0])
