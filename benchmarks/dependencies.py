@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import numpy as np
 
+from benchmarks._silence import silenced
 from companion.features.store import FeatureStore, open_home
 from companion.instruments import Row
 from companion.instruments.faulty_link import DOWN, GARBLED, HUNG, WELL, Fault, FaultyLink, slow
@@ -88,7 +88,8 @@ class Broken:
 
 
 def run() -> list[Row]:
-    with _in_silence(), _world() as world:
+    # The service logs each of these troubles, rightly.
+    with silenced("companion"), _world() as world:
         return [
             *_of_link("limits in Redis", world, world.redis, _with_limits, _score),
             *_of_link("cache in Redis", world, world.redis, _with_cache, _score),
@@ -96,18 +97,6 @@ def run() -> list[Row]:
             *_of_link("jobs in PostgreSQL", world, world.postgresql, _with_jobs, _ask_for_a_job),
             *_of_models(world),
         ]
-
-
-@contextlib.contextmanager
-def _in_silence() -> Iterator[None]:
-    """The service logs each of these troubles, rightly; here they are wanted."""
-    logger = logging.getLogger("companion")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 @contextlib.contextmanager

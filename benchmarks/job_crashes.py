@@ -1,10 +1,10 @@
 """Batch jobs under fire: server and workers killed with SIGKILL at random moments, rows counted.
 
 Each run has a server that accepts three files by HTTP, two workers that score them, and somebody
-who kills one of the three, again and again, and starts another in its place. The store is an SQLite
-file, then a PostgreSQL server. The client does what
+who kills one of the three, again and again, and starts another in its place. The client does what
 clients do: it repeats a request that got no answer, with the same idempotency key. At the end every
 row of every file must be there once, with its own score: rows lost 0, rows twice 0, jobs twice 0.
+The store is an SQLite file in half of the runs, a PostgreSQL server in the others.
 
 Processes come from a fork server, so that a new one is there in milliseconds and kills hit at every
 stage of the work rather than at imports.
@@ -104,11 +104,11 @@ def crash_run(seed: int, *, kills: int = 6, server: str | None = None) -> CrashR
         upload = Path(folder, "batch.parquet")
         table.to_parquet(upload, index=False)
         url = f"sqlite:///{folder}/jobs.db" if server is None else _fresh_database(server)
-        place, port = (url, f"{folder}/uploads"), free_port()
-        starters = [partial(_start, server_process, *place, port)]
-        starters += [partial(_start, worker_process, *place)] * WORKERS
+        uploads, port = f"{folder}/uploads", free_port()
+        starters = [partial(_start, server_process, url, uploads, port)]
+        starters += [partial(_start, worker_process, url, uploads)] * WORKERS
         with (
-            contextlib.closing(_open(*place)) as jobs,
+            contextlib.closing(open_jobs(url, uploads=uploads)) as jobs,
             _processes(starters) as alive,
             _client(port, upload.read_bytes()) as accepted,
         ):
@@ -122,10 +122,6 @@ def crash_run(seed: int, *, kills: int = 6, server: str | None = None) -> CrashR
             _wait(lambda: len(accepted) == FILES and _all_over(jobs))
             expected = dict(enumerate(table["transaction_id"], start=1))
             return _judged(jobs, accepted, expected, kills)
-
-
-def _open(url: str, uploads: str) -> Jobs:
-    return open_jobs(url, uploads=uploads)
 
 
 def _fresh_database(server: str) -> str:
@@ -217,7 +213,7 @@ def worker_process(url: str, uploads: str) -> None:
         time.sleep(0.01)
         return frame["transaction_id"] / 1e6
 
-    jobs = _open(url, uploads)
+    jobs = open_jobs(url, uploads=uploads)
     Worker(jobs, score, chunk_rows=CHUNK_ROWS, lease=LEASE, max_tries=50).run(poll=0.02)
 
 
@@ -230,7 +226,7 @@ def server_process(url: str, uploads: str, port: int) -> None:
 
     _die_with_the_parent()
     app = FastAPI()
-    app.include_router(batch_router(_open(url, uploads)))
+    app.include_router(batch_router(open_jobs(url, uploads=uploads)))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
     asyncio.run(server.serve())
 

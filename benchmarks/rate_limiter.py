@@ -8,7 +8,6 @@ and a second question costs as much again.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -24,6 +23,7 @@ from limits.strategies import (
     RateLimiter as Strategy,
 )
 
+from benchmarks._silence import silenced
 from companion.instruments import free_port
 from companion.instruments.benchmark import Row, side_by_side
 from companion.instruments.redis_server import find_redis_server, redis_server
@@ -125,12 +125,8 @@ def _while_redis_is_down() -> list[Row]:
         RateLimiter(GCRA(_limit("GCRA")), RedisStore(url)).hit("k")
 
     later = _asked(RateLimiter(GCRA(_limit("GCRA")), RedisStore(url, rest=3600.0)))
-    logger = logging.getLogger("companion.resilience.limiting.outages")
-    logger.disabled = True  # each first hit says that the server is down
-    try:
+    with silenced("companion.resilience.limiting"):  # each first hit says that the server is down
         seconds = side_by_side({"the first hit": first, "the next": later}, rounds=11, number=20)
-    finally:
-        logger.disabled = False
     return [
         Row("one decision while Redis is down", name, took * 1e6, "µs", None, "within milliseconds")
         for name, took in seconds.items()

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with limits on what comes before a request.
+"""uvicorn's HTTP protocol with limits on what comes before there is a request: size and time.
 
 An application is called when all headers are there. A client that sends a byte of them now and
 then holds a connection for ever without any application knowing (*Slowloris*, Hansen, 2009), and

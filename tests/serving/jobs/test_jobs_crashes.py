@@ -21,7 +21,7 @@ def crashes():
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(3))
 def test_no_row_is_lost_or_scored_twice_whatever_is_killed(crashes, seed, store, request):
     server = None if store == "sqlite" else request.getfixturevalue("postgresql_url")
     found = crashes.crash_run(seed, kills=4, server=server)
