@@ -8,12 +8,15 @@ the examination: its message is the most useful one.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from companion.study.exercise import Case, Check, CheckFailed, Exercise
-from companion.study.sandbox import Ran, run_limited
+from companion.study.sandbox import Limits, Ran, run_limited
+
+Runner = Callable[[Callable[[], Any], Limits], Ran]
 
 
 class Outcome(StrEnum):
@@ -47,10 +50,13 @@ class Examination:
     check: str = ""
 
 
-def examine(exercise: Exercise, attempt: Any, *, seed: int | None = None) -> Examination:
+def examine(
+    exercise: Exercise, attempt: Any, *, seed: int | None = None, run: Runner = run_limited
+) -> Examination:
     """Run the checks on `attempt` in order, up to the first that does not pass.
 
-    `seed` fixes the random inputs; by default each examination draws new ones.
+    `seed` fixes the random inputs; by default each examination draws new ones. `run` runs one
+    check under its limits; by default in a sandbox of its own.
     An attempt is *not attempted* when it is `None` or `...`, or when the first check meets the
     stub's `NotImplementedError`.
     """
@@ -59,7 +65,7 @@ def examine(exercise: Exercise, attempt: Any, *, seed: int | None = None) -> Exa
         return Examination(Outcome.NOT_ATTEMPTED, 0, total)
     seed = secrets.randbits(32) if seed is None else seed
     for position, check in enumerate(exercise.checks):
-        result = run_check(check, attempt, seed=seed + position)
+        result = run_check(check, attempt, seed=seed + position, run=run)
         if result is not None:
             if "NotImplementedError" in result.error_types and position == 0:
                 return Examination(Outcome.NOT_ATTEMPTED, 0, total)
@@ -79,8 +85,10 @@ class Shortfall:
         return self.ran.error_types
 
 
-def run_check(check: Check, attempt: Any, *, seed: int) -> Shortfall | None:
-    """Run one check in its sandbox; `None` means it passed."""
+def run_check(
+    check: Check, attempt: Any, *, seed: int, run: Runner = run_limited
+) -> Shortfall | None:
+    """Run one check by `run`; `None` means it passed."""
 
     def observed() -> dict[str, str] | None:
         try:
@@ -89,7 +97,7 @@ def run_check(check: Check, attempt: Any, *, seed: int) -> Shortfall | None:
             return {key: str(value) for key, value in vars(failure).items()}
         return None
 
-    ran = run_limited(observed, check.limits)
+    ran = run(observed, check.limits)
     if ran.value is None and not ran.error and not ran.stopped:
         return None
     return Shortfall(ran.value, ran)

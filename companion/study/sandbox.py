@@ -110,7 +110,7 @@ def _child(function: Callable[[], Any], limits: Limits, writer: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
         if "torch" in sys.modules:  # the parent's OpenMP threads did not survive the fork
             sys.modules["torch"].set_num_threads(1)
-        ran = _observed(function, limits)
+        ran = run_here(function, limits)
         try:
             data = pickle.dumps(ran)
         except Exception as error:  # noqa: BLE001  a result may refuse in any way it likes
@@ -121,7 +121,8 @@ def _child(function: Callable[[], Any], limits: Limits, writer: int) -> None:
         os._exit(0)  # never run the kernel's exit handlers a second time
 
 
-def _observed(function: Callable[[], Any], limits: Limits) -> Ran:
+def run_here(function: Callable[[], Any], limits: Limits) -> Ran:
+    """Call `function` in this process and tell how it ended; nothing ends it at its limits."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
@@ -166,7 +167,7 @@ def _cause_of_death(status: int) -> str:
 def _run_in_thread(function: Callable[[], Any], limits: Limits) -> Ran:
     results: list[Ran] = []
     worker = threading.Thread(
-        target=lambda: results.append(_observed(function, limits)), daemon=True
+        target=lambda: results.append(run_here(function, limits)), daemon=True
     )
     worker.start()
     worker.join(limits.seconds)
