@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -67,7 +68,7 @@ def serve(
         str | None, typer.Option(help="redis://… of Celery workers, to be told of new jobs.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes. More than one: each has features and limits of its own.")
+        int, typer.Option(help="Processes. More than one: each counts its limits for itself.")
     ] = 1,
     drain: Annotated[
         float, typer.Option(help="Seconds from SIGTERM to the end during which all is answered.")
@@ -116,22 +117,31 @@ def _run(settings: Mapping[str, str], host: str, port: int, workers: int, drain:
     from companion.serving.api import create_app, service_of
     from companion.serving.api.environment import SettingError, Settings
     from companion.serving.keys import ApiKeyError
-    from companion.serving.server import config_for, run
+    from companion.serving.server import run
     from companion.serving.tracing import json_logging
 
-    if workers > 1:
-        from uvicorn.supervisors import Multiprocess
-
-        os.environ.update(settings)
-        config = config_for(FACTORY, host=host, port=port, workers=workers)
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
-        return
     try:
-        app = create_app(service_of(Settings.of({**os.environ, **settings})))
+        known = Settings.of({**os.environ, **settings})
+        if workers > 1:
+            os.environ.update(settings)
+            _supervise(host, port, workers)
+            return
+        app = create_app(service_of(known))
     except (SettingError, ApiKeyError, OSError) as error:
         raise CommandError(str(error)) from error
     json_logging(level="WARNING")
     run(app, host=host, port=port, drain=drain)
+
+
+def _supervise(host: str, port: int, workers: int) -> None:
+    from uvicorn.supervisors import Multiprocess
+
+    from companion.serving.server import config_for
+    from companion.serving.tracing import json_logging
+
+    config = config_for(FACTORY, host=host, port=port, workers=workers)
+    json_logging(level="WARNING")
+    Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
 def _refuse_at_once(
@@ -220,8 +230,15 @@ def _worker_command(
     if jobs is None:
         return None
     options = {"--jobs": jobs, "--model": model, "--uploads": uploads, "--celery": celery}
-    said = [f"{name} {value}" for name, value in options.items() if value is not None]
-    return " ".join(["companion worker", *said])
+    said = [word for name, value in options.items() if value for word in (name, str(value))]
+    return shlex.join([_program(), "worker", *said])
+
+
+def _program() -> str:
+    """How to call `companion` from the current folder."""
+    program = Path(sys.executable).with_name("companion")
+    here = Path.cwd()
+    return str(program.relative_to(here) if program.is_relative_to(here) else program)
 
 
 def _welcome(address: str, key: str | None, worker: str | None, workers: int) -> str:
@@ -240,8 +257,8 @@ def _welcome(address: str, key: str | None, worker: str | None, workers: int) ->
         lines += [f"Batches wait for: {worker}", ""]
     if workers > 1:
         lines += [
-            "Each process has features, limits and numbers of its own: what is scored in one is",
-            "not seen by the others. Share limits with COMPANION_LIMITS_URL=redis://…",
+            "Each process counts limits and requests for itself. Share limits with",
+            "COMPANION_LIMITS_URL=redis://…",
             "",
         ]
     return "\n".join([*lines, "Ctrl-C stops it."])

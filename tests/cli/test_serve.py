@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -86,7 +88,9 @@ def test_what_is_said_can_be_pasted():
     assert set(json.loads(body[1])) > {"amount", "time"}
     assert "X-API-Key: fsk_x" in said
     assert "companion worker --jobs sqlite:///j --model m --celery redis://r\n" in said
-    assert "of its own" in said
+    program = shlex.split(re.search(r"Batches wait for: (.*)", said)[1])[0]
+    assert Path(program).resolve() == Path(sys.executable).with_name("companion").resolve()
+    assert "for itself" in said
 
 
 def test_without_jobs_no_worker_is_asked_for():
@@ -176,18 +180,20 @@ def test_several_processes_read_the_environment(prepared, monkeypatch):
             supervised.append(os.environ["COMPANION_MODEL"])
 
     monkeypatch.setattr("uvicorn.supervisors.Multiprocess", Supervisor)
+    monkeypatch.setattr("companion.serving.tracing.json_logging", lambda **level: None)
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    model = str(prepared / "model")
 
-    command._run({"COMPANION_MODEL": "somewhere"}, "127.0.0.1", free_port(), 2, 0.0)
+    command._run({"COMPANION_MODEL": model}, "127.0.0.1", free_port(), 2, 0.0)
 
-    assert supervised == [command.FACTORY, "somewhere"]
+    assert supervised == [command.FACTORY, model]
 
 
-def test_settings_that_cannot_work_are_a_sentence(prepared):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_settings_that_cannot_work_are_a_sentence(prepared, workers):
+    settings = {"COMPANION_MODEL": str(prepared / "model"), "COMPANION_RATE": "x"}
     with pytest.raises(CommandError, match="COMPANION_RATE"):
-        command._run(
-            {"COMPANION_MODEL": str(prepared / "model"), "COMPANION_RATE": "x"}, "", 1, 1, 0.0
-        )
+        command._run(settings, "", 1, workers, 0.0)
 
 
 def test_an_ipv6_address_is_written_as_in_a_url():

@@ -60,7 +60,7 @@ from companion.serving.scorer import (
     hold_artefact,
     hold_file,
 )
-from companion.serving.tracing import AccessLines
+from companion.serving.tracing import AccessLines, json_logging
 from companion.serving.tracing.telemetry import telemetry_from_environment
 
 _CACHE_SECONDS = 60.0
@@ -136,7 +136,11 @@ class Settings:
 
 
 def app_from_environment() -> ScoringApp:
-    """For `uvicorn --factory companion.serving.api:app_from_environment`; raises `SettingError`."""
+    """For `uvicorn --factory companion.serving.api:app_from_environment`; raises `SettingError`.
+
+    The process is the application's alone, so what it logs are JSON lines.
+    """
+    json_logging(level="WARNING")
     return create_app(service_of(Settings.of(os.environ)))
 
 

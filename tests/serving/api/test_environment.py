@@ -164,8 +164,13 @@ def test_what_was_loaded_is_taken_out_of_the_collectors_sight(environment, monke
 def test_the_factory_reads_the_environment(environment, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    levels = []
+    monkeypatch.setattr(
+        "companion.serving.api.environment.json_logging", lambda level: levels.append(level)
+    )
 
     app = app_from_environment()
 
+    assert levels == ["WARNING"]
     assert httpx.ASGITransport(app)
     assert "/v2/predict" in app.openapi()["paths"]
